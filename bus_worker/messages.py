@@ -1,0 +1,197 @@
+"""What comes back over the wire, as plain data, and msgpack in and out.
+
+Nothing here needs more than msgpack, so that importing the client stays cheap; what a worker
+accepts is checked in `bus_worker.requests`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+import msgpack
+
+from bus_worker.errors import BadRequest, BusWorkerError, Failed, error_for_code
+
+__all__ = [
+    "ModelInfo",
+    "Segment",
+    "Timings",
+    "Transcript",
+    "Word",
+    "error_to_map",
+    "map_to_error",
+    "pack",
+    "unpack",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word. Times are seconds from the start of the audio."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of speech as the model wrote it.
+
+    Times are seconds from the start of the audio, two decimals; `seek` is the model window's
+    start in frames of 10 ms. `confidence` is the average log-probability of the tokens.
+    """
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    confidence: float
+    no_speech_prob: float
+    compression_ratio: float
+    temperature: float
+    words: list[Word] | None = None
+
+    @classmethod
+    def from_map(cls, data: Mapping[str, Any]) -> Self:
+        """A segment as it came off the wire."""
+        words = data.get("words")
+        known = _known(cls, data)
+        known["words"] = None if words is None else [Word(**_known(Word, w)) for w in words]
+        return cls(**known)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which weights answered. `revision` is a commit of the hub, or None for a plain folder."""
+
+    name: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the seconds went, as the worker's monotonic clock saw them.
+
+    `queue` is from the message's arrival to the first stage, `stages` each stage by name,
+    `transcribe` all stages together, `total` from arrival to the answer.
+    """
+
+    queue: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    transcribe: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was said.
+
+    `language` is None where nothing was heard; `duration` is seconds of audio;
+    `real_time_factor` is the worker's seconds per second of audio (below 1 is faster than speech).
+    """
+
+    request_id: str
+    text: str
+    language: str | None
+    language_probability: float | None
+    duration: float
+    segments: list[Segment]
+    model: ModelInfo
+    timings: Timings
+    real_time_factor: float
+    worker_id: str
+    cache_hit: bool = False
+    cached_at: float | None = None
+    cache_hit_at: float | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_map(cls, data: Mapping[str, Any]) -> Self:
+        """A transcript as it came off the wire; keys that this version does not know are ignored.
+
+        Raises:
+            Failed: a key is missing or of the wrong kind.
+        """
+        try:
+            known = _known(cls, data)
+            known["segments"] = [Segment.from_map(s) for s in data["segments"]]
+            known["model"] = ModelInfo(**_known(ModelInfo, data["model"]))
+            known["timings"] = Timings(**_known(Timings, data["timings"]))
+            return cls(**known)
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise Failed(
+                "the worker's reply is not a transcript; are client and worker of one version?"
+            ) from exc
+
+    def to_map(self) -> dict[str, Any]:
+        """The transcript as plain maps and lists, without `words` where none were asked for."""
+        data = asdict(self)
+        for segment in data["segments"]:
+            if segment["words"] is None:
+                del segment["words"]
+        return data
+
+
+def segment_to_map(segment: Segment) -> dict[str, Any]:
+    """One segment as a plain map, without `words` where none were asked for."""
+    data = asdict(segment)
+    if data["words"] is None:
+        del data["words"]
+    return data
+
+
+def _known(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(kind)}
+    return {key: value for key, value in data.items() if key in names}
+
+
+def error_to_map(error: BusWorkerError) -> dict[str, Any]:
+    """An error as it goes over the wire."""
+    return {
+        "error": {
+            "code": error.code,
+            "message": error.message,
+            "retry": error.retry,
+            "details": error.details,
+        }
+    }
+
+
+def map_to_error(data: Mapping[str, Any], *, status: int = 500) -> BusWorkerError:
+    """The error that a reply's `error` map describes (its `Nats-Service-Error-Code` as status)."""
+    details = data.get("details")
+    return error_for_code(
+        str(data.get("code", "failed")),
+        str(data.get("message", "")),
+        details if isinstance(details, dict) else {},
+        status=status,
+        retry=bool(data.get("retry", False)),
+    )
+
+
+def pack(data: Mapping[str, Any]) -> bytes:
+    """A map as msgpack."""
+    packed: bytes = msgpack.packb(data, use_bin_type=True)
+    return packed
+
+
+def unpack(payload: bytes) -> dict[str, Any]:
+    """Msgpack as a map with text keys.
+
+    Safe on hostile input: msgpack-python bounds every length by the input's size, refuses depth
+    over 1024 and keys that are not text; all of it is `ValueError`.
+
+    Raises:
+        BadRequest: not msgpack, or not a map.
+    """
+    try:
+        data = msgpack.unpackb(payload, raw=False)
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest("the message is not msgpack") from exc
+    if not isinstance(data, dict):
+        raise BadRequest(f"the message must be a msgpack map, not {type(data).__name__}")
+    return data

@@ -1,0 +1,75 @@
+"""What a caller may ask: one msgpack map, checked strictly; every refusal names the field."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bus_worker.errors import BadRequest
+from bus_worker.messages import unpack
+
+MAX_PROMPT = 4000
+"""Characters of a prompt; the model itself reads at most its last 223 tokens."""
+MAX_HOTWORDS = 200
+
+
+class Options(BaseModel):
+    """What a caller may choose; None leaves it to the worker's own settings."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$")] | None = None
+    """ISO 639-1 code as Whisper knows it (`en`, `de`, `yue`); detected when not given."""
+    task: Literal["transcribe", "translate"] = "transcribe"
+    """`translate` writes English whatever was spoken."""
+    prompt: Annotated[str, Field(max_length=MAX_PROMPT)] | None = None
+    """Text that came before, for style and spelling."""
+    hotwords: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=MAX_HOTWORDS)
+    ] = Field(default_factory=list)
+    """Words to listen for."""
+    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
+    """One sampling temperature; not given: 0, raised in steps where decoding fails."""
+    beam_size: Annotated[int, Field(ge=1, le=10)] | None = None
+    word_timestamps: bool = False
+    vad: bool | None = None
+    """Skip what is not speech before decoding."""
+
+
+class TranscribeRequest(BaseModel):
+    """One request as it came over the bus."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    audio: bytes
+    format: Annotated[str, Field(max_length=100)] | None = None
+    """An extension or a media type; a hint, the content decides."""
+    options: Options = Options()
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Options of stages that allow them per request: {stage: {option: value}}."""
+    cache: bool = True
+    stream: bool = False
+
+
+def read_request(payload: bytes) -> TranscribeRequest:
+    """The request in a message.
+
+    Raises:
+        BadRequest: not msgpack, an unknown or ill-typed field; the message names each.
+    """
+    data = unpack(payload)
+    try:
+        return TranscribeRequest.model_validate(data)
+    except ValidationError as exc:
+        raise BadRequest(*refusal(exc)) from exc
+
+
+def refusal(exc: ValidationError, prefix: str = "") -> tuple[str]:
+    """One sentence that names each wrong field (at most three); never echoes a value."""
+    parts = []
+    for error in exc.errors(include_url=False, include_context=False, include_input=False)[:3]:
+        where = ".".join(str(part)[:60] for part in error["loc"] if part != "[key]")
+        if error["type"] == "extra_forbidden":
+            parts.append(f"unknown field '{prefix}{where}'")
+        else:
+            parts.append(f"'{prefix}{where}': {error['msg'][:1].lower()}{error['msg'][1:]}")
+    return ("; ".join(parts),)

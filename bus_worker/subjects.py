@@ -1,0 +1,66 @@
+"""Every name on the bus, all under one prefix; a subject is never built from unchecked text."""
+
+import re
+from dataclasses import dataclass
+
+from bus_worker.errors import BadRequest
+
+CONTENT_TYPE = "application/vnd.msgpack"
+"""The registered media type; `ACCEPTED_TYPES` are the aliases in common use."""
+ACCEPTED_TYPES = frozenset({CONTENT_TYPE, "application/msgpack", "application/x-msgpack"})
+
+HEADER_CONTENT_TYPE = "Content-Type"
+HEADER_REQUEST_ID = "Stt-Request-Id"
+HEADER_CALL_ID = "Stt-Call-Id"
+HEADER_DEADLINE = "Stt-Deadline"
+HEADER_HEARTBEAT = "Stt-Heartbeat"
+HEADER_TRACEPARENT = "traceparent"
+HEADER_ERROR = "Nats-Service-Error"
+HEADER_ERROR_CODE = "Nats-Service-Error-Code"
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def model_token(model: str) -> str:
+    """The subject token of a model's name: dots become `_`, everything else must be a plain token.
+
+    Raises:
+        BadRequest: the name holds anything but letters, digits, `.`, `_` and `-`.
+    """
+    token = model.replace(".", "_")
+    if not _TOKEN.fullmatch(token):
+        raise BadRequest(
+            f"{model[:80]!r} is not a model's name: letters, digits, '.', '_' and '-' only",
+            field="model",
+        )
+    return token
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """The names under one prefix (`SUBJECT_PREFIX`, which is also the service's name)."""
+
+    prefix: str = "stt"
+
+    def transcribe(self, model: str) -> str:
+        """Where requests for `model` go."""
+        return f"{self.prefix}.v1.transcribe.{model_token(model)}"
+
+    @property
+    def transcribe_default(self) -> str:
+        """Where a request without a model goes; the server maps it to the default model."""
+        return f"{self.prefix}.v1.transcribe"
+
+    @property
+    def cancel(self) -> str:
+        """Broadcast: `{call_id}` is no longer wanted."""
+        return f"{self.prefix}.control.cancel"
+
+    @property
+    def waiting(self) -> str:
+        """Broadcast: somebody waits for room on `{model}`."""
+        return f"{self.prefix}.control.waiting"
+
+    def discovery(self, verb: str) -> tuple[str, str]:
+        """The two broadcast subjects of a NATS service verb (PING, INFO, STATS)."""
+        return f"$SRV.{verb}", f"$SRV.{verb}.{self.prefix}"

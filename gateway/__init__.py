@@ -1,0 +1,1 @@
+"""Answers the door: HTTP in, bus out."""

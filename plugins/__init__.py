@@ -1,0 +1,1 @@
+"""Hears: one stage per file; drop yours beside ours."""
