@@ -6,6 +6,7 @@ and attributes its errors; see plugins/README.md.
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import threading
 import time
@@ -140,7 +141,8 @@ class Draft:
         """
         self.check()
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(executor, lambda: work(*args, **kwargs))
+        context = contextvars.copy_context()  # log lines from the thread carry the request id too
+        future = loop.run_in_executor(executor, lambda: context.run(work, *args, **kwargs))
         self._threads.add(future)
         future.add_done_callback(self._forget)
         return await asyncio.shield(future)

@@ -1,0 +1,401 @@
+"""The one connection: connect, reconnect, watch, leave. nats-py's errors become ours here.
+
+nats-py 2.16.0 can go silent in six ways while `is_connected` stays True; `HardenedClient` closes
+them. It overrides private methods, so it is used with 2.16 only; elsewhere the stock class is
+(a client needs none of the credits that make silence costly).
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nats import errors as nats_errors
+from nats.aio.client import PING_PROTO, Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from bus_worker.errors import BusWorkerError, DeadlineExceeded, Failed, TooLarge, Unavailable
+
+__all__ = ["Address", "Bus", "HardenedClient", "bus_errors", "connect", "header", "may_answer"]
+
+_log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 2
+RECONNECT_WAIT = 0.25
+WATCH_EVERY = 5.0
+RTT_TIMEOUT = 5
+
+Listener = Callable[[], Awaitable[None]]
+
+
+class HardenedClient(Client):
+    """nats-py's client without its ways to die silently; each override has a test that the stock class fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropped = 0
+        """Messages that could not be decoded."""
+
+    async def connect(  # type: ignore[override]
+        self, servers: Any = "nats://localhost:4222", error_cb: Any = None, **options: Any
+    ) -> None:
+        """Connect, with an error callback that cannot raise into the read loop (slow consumers end there)."""
+
+        async def guarded(error: Exception) -> None:
+            try:
+                if error_cb is not None:
+                    await error_cb(error)
+            except Exception:  # noqa: BLE001 - somebody's code; it is in the log
+                _log.exception("bus error callback failed")
+
+        await super().connect(servers, guarded, **options)
+
+    async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
+        """Write PING behind what is buffered: stock sends it first, so that flush and drain prove nothing."""
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
+
+    async def _process_pong(self) -> None:
+        """Take a PONG whose waiter gave up: stock sets its cancelled future and loses the read loop."""
+        if self._pongs:
+            future = self._pongs.pop(0)
+            if not future.done():
+                future.set_result(True)
+            self._pongs_received += 1
+            self._pings_outstanding = 0
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        """Drop a message with undecodable headers or subject: in stock it ends the read loop."""
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except Exception as exc:  # noqa: BLE001 - whatever a stranger's bytes cause costs that message only
+            self.dropped += 1
+            _log.warning("dropped an undecodable message: %s", type(exc).__name__)
+
+    async def _send_publish(
+        self, subject: str, reply: str, payload: bytes, payload_size: int, headers: Any
+    ) -> None:
+        """Count the headers too, as the server does: it closes the connection for good over its limit."""
+        if headers:
+            size = 12 + sum(len(f"{k}: {v}\r\n".encode()) for k, v in headers.items())
+            if size + payload_size > self._max_payload:
+                raise nats_errors.MaxPayloadError
+        await super()._send_publish(subject, reply, payload, payload_size, headers)
+
+    async def subscribe(  # type: ignore[override]
+        self, subject: str, queue: str = "", cb: Any = None, **options: Any
+    ) -> Subscription:
+        """Subscribe with a callback that survives awaiting something cancelled: stock ends the subscription."""
+        return await super().subscribe(subject, queue, _uncancelled(cb) if cb else None, **options)
+
+    async def _send_subscribe(self, sub: Subscription) -> None:
+        """Leave it to the reconnect, which replays every subscription, when there is no connection."""
+        if self.is_connected:
+            await super()._send_subscribe(sub)
+
+    async def _send_unsubscribe(self, sid: int, limit: int = 0) -> None:
+        """As above: a new connection knows nothing of the old one's subscriptions."""
+        if self.is_connected:
+            await super()._send_unsubscribe(sid, limit)
+
+    def forget_unsent_subscriptions(self) -> None:
+        """Take SUB and UNSUB out of the buffer: sent after a reconnect they would name dead subscriptions."""
+        self._pending = [c for c in self._pending if not c.startswith((b"SUB ", b"UNSUB "))]
+        self._pending_data_size = sum(map(len, self._pending))
+
+    def subscribe_once(
+        self, subject: str, queue: str, cb: Callable[[Msg], Awaitable[None]]
+    ) -> Subscription:
+        """Ask the server for one message; it enforces the limit before bytes leave it.
+
+        SUB and UNSUB go in one write, and this method does not await: nothing comes between. The
+        server can still slip in a second message, so the subscription stays until `forget`.
+        """
+        self._sid += 1
+        sub = Subscription(self, self._sid, subject, queue, cb=_uncancelled(cb))
+        sub._start(self._error_cb)  # type: ignore[no-untyped-call]  # noqa: SLF001 - what Client.subscribe does
+        self._subs[self._sid] = sub
+        command = b"SUB %b %b %d\r\nUNSUB %d 1\r\n" % (
+            subject.encode(), queue.encode(), self._sid, self._sid,
+        )  # fmt: skip
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        return sub
+
+    def forget(self, sub: Subscription) -> list[Msg]:
+        """Drop a subscription here; returns messages that arrived and were not yet handled."""
+        self._subs.pop(sub._id, None)  # noqa: SLF001 - no public way without an UNSUB
+        left = []
+        while not sub._pending_queue.empty():  # noqa: SLF001
+            left.append(sub._pending_queue.get_nowait())  # noqa: SLF001
+        sub._stop_processing()  # noqa: SLF001
+        return left
+
+    async def flush_soon(self) -> None:
+        """Kick the writer."""
+        await self._flush_pending()
+
+
+def _uncancelled(cb: Callable[[Msg], Awaitable[None]]) -> Callable[[Msg], Awaitable[None]]:
+    """A callback that passes on the cancellation of its own task only."""
+
+    async def guarded(msg: Msg) -> None:
+        try:
+            await cb(msg)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            _log.warning("a handler on %s awaited something that was cancelled", msg.subject)
+
+    return guarded
+
+
+def _client_class() -> type[Client]:
+    """Ours where its overrides fit the installed nats-py."""
+    return HardenedClient if version("nats-py").startswith("2.16.") else Client
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the bus is and who we are there."""
+
+    servers: tuple[str, ...] = ("nats://localhost:4222",)
+    name: str = "bus-worker"
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    creds: Path | None = None
+    nkey: Path | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    inbox_prefix: str = "_INBOX"
+
+    def options(self) -> dict[str, Any]:
+        """What `Client.connect` takes for it."""
+        options: dict[str, Any] = {
+            "servers": list(self.servers),
+            "name": self.name,
+            "inbox_prefix": self.inbox_prefix.encode(),
+        }
+        if self.user:
+            options |= {"user": self.user, "password": self.password}
+        if self.token:
+            options["token"] = self.token
+        if self.creds:
+            options["user_credentials"] = str(self.creds)
+        if self.nkey:
+            options["nkeys_seed"] = str(self.nkey)
+        if self.ca or self.cert:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.cert:
+                context.load_cert_chain(self.cert, self.key)
+            options["tls"] = context
+        return options
+
+
+class Bus:
+    """A connection that comes back by itself, and says when it is lost, back or gone for good."""
+
+    def __init__(self) -> None:
+        self.client: Client = _client_class()()
+        self.on_lost: list[Listener] = []
+        self.on_back: list[Listener] = []
+        self.gone = asyncio.Event()
+        """Set when nats-py has given up for good: leave the process."""
+        self.last_error: Exception | None = None
+        self._refused: asyncio.Future[Exception] | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands now."""
+        return bool(self.client.is_connected)
+
+    async def open(self, address: Address, limit: float | None = 10.0) -> None:
+        """Connect; keeps trying for `limit` seconds (None: for ever).
+
+        Raises:
+            Unavailable: no server by then, or one that refuses us (at once); says which.
+        """
+        self._refused = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._connect(address))
+        try:
+            waiting: set[asyncio.Future[Any]] = {task, self._refused}
+            done, _ = await asyncio.wait(
+                waiting, timeout=limit, return_when=asyncio.FIRST_COMPLETED
+            )
+            if task in done:
+                task.result()
+                self._watch = asyncio.create_task(self._watching(), name="bus-watchdog")
+                return
+        except (OSError, nats_errors.Error, ValueError) as exc:
+            raise Unavailable(f"cannot connect to the bus at {_masked(address)}: {exc}") from exc
+        finally:
+            self._refused = None
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        reason = self.last_error or "no answer"
+        raise Unavailable(
+            f"cannot connect to the bus at {_masked(address)}: {reason}; is nats-server running there,"
+            " and are NATS_URL and its credentials right?"
+        )
+
+    async def _connect(self, address: Address) -> None:
+        await self.client.connect(
+            **address.options(),
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RECONNECT_WAIT,  # type: ignore[arg-type] # it only sleeps on it
+            connect_timeout=CONNECT_TIMEOUT,
+            ping_interval=10,
+            max_outstanding_pings=2,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
+            closed_cb=self._on_closed,
+        )
+
+    async def close(self) -> None:
+        """Leave: everything written so far goes out first, within a bound."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait({self._watch})
+        self.on_lost.clear()
+        self.on_back.clear()
+        if self.connected:
+            with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
+                await self.client.flush(2)
+        # nats-py's close can fail where the socket is already gone: there is nothing left to lose.
+        with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
+            await asyncio.wait_for(self.client.close(), 5)
+
+    async def _watching(self) -> None:
+        """Prove every few seconds that messages still come in; reconnect when they do not."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY)
+            if not self.connected:
+                task = self.client._reconnection_task  # noqa: SLF001 - it can die of an unforeseen exception
+                if self.client.is_closed or (task is not None and task.done()):
+                    _log.error("the bus connection is gone for good")
+                    self.gone.set()
+                continue
+            try:
+                await self.client.rtt(RTT_TIMEOUT)
+            except (nats_errors.Error, OSError, TimeoutError):
+                if self.connected:
+                    _log.warning("the bus is silent; reconnecting")
+                    await self.client.force_reconnect()
+
+    async def _on_error(self, error: Exception) -> None:
+        self.last_error = error
+        text = str(error).lower()
+        if "permissions violation" in text:
+            _log.error("the bus refuses: %s", error)
+        elif isinstance(error, nats_errors.SlowConsumerError):
+            _log.error("the bus dropped messages for %s: too many unread", error.subject)
+        else:
+            _log.info("bus: %s", error)
+        refusal = (
+            "authorization" in text
+            or "authentication" in text
+            or isinstance(error, ssl.SSLCertVerificationError)
+        )
+        if self._refused is not None and not self._refused.done() and refusal:
+            self._refused.set_result(error)
+
+    async def _on_disconnected(self) -> None:
+        if isinstance(self.client, HardenedClient):
+            self.client.forget_unsent_subscriptions()
+        if self.client.is_closed:
+            return
+        _log.warning("bus lost; reconnecting")
+        await _tell(self.on_lost)
+
+    async def _on_reconnected(self) -> None:
+        _log.warning(
+            "bus back at %s", getattr(self.client.connected_url, "netloc", "?").rpartition("@")[2]
+        )
+        await _tell(self.on_back)
+
+    async def _on_closed(self) -> None:
+        self.gone.set()
+
+
+async def _tell(listeners: list[Listener]) -> None:
+    """Call each; one that fails must not end nats-py's reconnect task."""
+    for listener in list(listeners):
+        try:
+            await listener()
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("a listener on the bus failed")
+
+
+@asynccontextmanager
+async def connect(address: Address, limit: float | None = 10.0) -> AsyncIterator[Bus]:
+    """A bus connection for the length of a block (see `Bus.open`)."""
+    bus = Bus()
+    await bus.open(address, limit)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+def _masked(address: Address) -> str:
+    """The servers without user names, passwords and tokens."""
+    return ", ".join(
+        f"{scheme}://{rest.rpartition('@')[2]}" if rest else scheme.rpartition("@")[2]
+        for scheme, _, rest in (server.partition("://") for server in address.servers)
+    )
+
+
+@contextlib.contextmanager
+def bus_errors() -> Iterator[None]:
+    """Turn nats-py's exceptions inside the block into ours."""
+    try:
+        yield
+    except BusWorkerError:
+        raise
+    except nats_errors.MaxPayloadError as exc:
+        raise TooLarge(
+            "the message is larger than the bus takes; raise max_payload on nats-server or send less"
+        ) from exc
+    except (nats_errors.TimeoutError, TimeoutError) as exc:
+        raise DeadlineExceeded("the bus did not answer in time") from exc
+    except (
+        nats_errors.ConnectionClosedError,
+        nats_errors.ConnectionDrainingError,
+        nats_errors.ConnectionReconnectingError,
+        nats_errors.OutboundBufferLimitError,
+        nats_errors.NoRespondersError,
+        nats_errors.NoServersError,
+        OSError,
+    ) as exc:
+        raise Unavailable("the bus is away") from exc
+    except nats_errors.Error as exc:
+        raise Failed(f"the bus refused: {exc}") from exc
+
+
+def header(msg: Msg, name: str) -> str | None:
+    """A header by its exact spelling, else whatever its case (other clients write it as they like)."""
+    headers: dict[str, str] = msg.headers or {}
+    if name in headers:
+        return headers[name]
+    return next((value for key, value in headers.items() if key.lower() == name.lower()), None)
+
+
+def may_answer(reply: str) -> bool:
+    """Whether a reply subject is an inbox: no caller makes us publish anywhere else."""
+    return reply.startswith("_INBOX.") and "*" not in reply and ">" not in reply

@@ -1,0 +1,211 @@
+"""Every knob, its default and its variable. The only room that reads the environment.
+
+A field's variable is its name in capitals. `.env` in the current folder is read too; the
+environment wins. An empty value is an unset one.
+"""
+
+import os
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from bus_worker.errors import BadSetting
+
+__all__ = ["STAGE_OPTIONS", "Settings", "environment", "load_settings", "stage_options"]
+
+STAGE_OPTIONS: dict[str, tuple[str, ...]] = {
+    "WHISPER_MODEL": ("whisper.model",),
+    "MODEL_NAME": ("whisper.model_name",),
+    "MODEL_DIR": ("whisper.model_dir",),
+    "WHISPER_DEVICE": ("whisper.device",),
+    "WHISPER_COMPUTE_TYPE": ("whisper.compute_type",),
+    "WHISPER_REPLICAS": ("whisper.replicas",),
+    "WHISPER_THREADS": ("whisper.threads",),
+    "MIN_AUDIO_DURATION": ("limits.min_duration",),
+    "MAX_AUDIO_DURATION": ("decode.max_duration", "limits.max_duration"),
+    "ALLOWED_AUDIO_FORMATS": ("decode.formats",),
+}
+"""Settings that are a stage's option under an older, shorter name; `STAGE__OPTION` wins."""
+
+
+def _split(value: Any) -> Any:
+    """`a, b` as ("a", "b"); anything but text as it is."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+
+
+Listed = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+class Settings(BaseModel):
+    """The worker's, the client's and the command line's settings."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    nats_url: Listed = ("nats://localhost:4222",)
+    """Where the bus is; several servers of one cluster may be given, comma-separated."""
+    nats_user: str | None = None
+    """User name on the bus."""
+    nats_password: SecretStr | None = None
+    """Password on the bus."""
+    nats_token: SecretStr | None = None
+    """Token on the bus."""
+    nats_creds: Path | None = None
+    """A `.creds` file for the bus."""
+    nats_nkey: Path | None = None
+    """An nkey seed file for the bus."""
+    nats_ca: Path | None = None
+    """Certificate authority that signed the bus's certificate."""
+    nats_cert: Path | None = None
+    """Client certificate for the bus."""
+    nats_key: Path | None = None
+    """Key of the client certificate."""
+    nats_inbox_prefix: str = Field("_INBOX", pattern=r"^_INBOX(\.[A-Za-z0-9_-]+)*$")
+    """Where answers arrive; set it where users of the bus may read only their own inboxes."""
+    subject_prefix: str = Field("stt", pattern=r"^[A-Za-z0-9_-]+$")
+    """First word of every subject, and the service's name for `nats micro`."""
+    queue_group: str = Field("stt-workers", pattern=r"^[A-Za-z0-9_-]+$")
+    """The group whose members share the requests."""
+    default_model: str | None = None
+    """The model a client asks for when it names none (`WHISPER_MODEL` if unset)."""
+
+    whisper_model: str = "base"
+    """The model: a name (`base`, `large-v3`, `org/repo`) or a folder."""
+    model_name: str | None = None
+    """The name under which a model from a folder is served (the folder's own if unset)."""
+    model_dir: Path | None = None
+    """Where models are kept; unset: the user's cache folder."""
+    whisper_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs."""
+    whisper_compute_type: str = "int8"
+    """Arithmetic of the model (`int8`, `int8_float16`, `float16`, `float32`)."""
+    whisper_replicas: int | None = Field(None, ge=1, le=64)
+    """Clips decoded at once on one set of weights; unset: cores // threads (`up` shares the cores out among its workers)."""
+    whisper_threads: int = Field(1, ge=1, le=64)
+    """CPU threads of one replica; one each is fastest."""
+    worker_slots: int | None = Field(None, ge=1, le=256)
+    """Requests in hand at once; unset: what the model takes (its replicas)."""
+
+    max_audio_duration: float = Field(30.0, gt=0, allow_inf_nan=False)
+    """Longest audio taken, in seconds."""
+    min_audio_duration: float = Field(0.1, ge=0, allow_inf_nan=False)
+    """Shortest audio taken, in seconds."""
+    max_file_size: int = Field(10_485_760, ge=1)
+    """Largest upload taken, in bytes."""
+    allowed_audio_formats: Listed = (
+        "wav", "mp3", "ogg", "flac", "webm", "m4a", "mp4", "opus", "aac",
+    )  # fmt: skip
+    """Formats taken; the content decides, not the name."""
+
+    pipeline: Listed = ("decode", "limits", "normalize", "silence", "whisper", "tidy")
+    """The stages, in order."""
+    plugins_path: Listed = ()
+    """More folders (or single files) with stages."""
+
+    request_timeout: float = Field(60.0, gt=0, allow_inf_nan=False)
+    """Seconds a request may take when its caller sets no deadline."""
+    stuck_after: float = Field(60.0, gt=0, allow_inf_nan=False)
+    """Seconds past a deadline after which a thread that never returns makes the worker leave."""
+    drain_timeout: float = Field(30.0, gt=0, allow_inf_nan=False)
+    """Seconds that a stopping worker gives the requests in hand."""
+
+    api_workers: int = Field(2, ge=1, le=256)
+    """Worker processes that `up` starts."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """How much is logged."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: for people on a terminal, JSON elsewhere."""
+
+    @property
+    def asked_model(self) -> str:
+        """The model that a client asks for when it names none."""
+        return self.default_model or self.model_name or Path(self.whisper_model).name
+
+
+def environment(folder: Path | None = None) -> dict[str, str]:
+    """The process's variables over those of `.env` in `folder` (the current one), empty ones left out."""
+    kept = {**dotenv_values((folder or Path.cwd()) / ".env"), **os.environ}
+    return {name.upper(): value for name, value in kept.items() if value}
+
+
+def load_settings(variables: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process.
+
+    Raises:
+        BadSetting: a value is not allowed; names the variable, the value and what is.
+    """
+    variables = environment() if variables is None else variables
+    known = {
+        name: variables[name.upper()] for name in Settings.model_fields if name.upper() in variables
+    }
+    try:
+        return Settings.model_validate(known)
+    except ValidationError as exc:
+        raise bad_setting(exc, Settings, variables, str.upper) from exc
+
+
+def stage_options(
+    stage: str,
+    model: type[BaseModel],
+    settings: Settings,
+    variables: Mapping[str, str] | None = None,
+) -> BaseModel:
+    """A stage's options: its defaults, the old names' values over them, `STAGE__OPTION` over those.
+
+    Raises:
+        BadSetting: a `STAGE__…` variable that is no option of the stage, or a value not allowed.
+    """
+    variables = environment() if variables is None else variables
+    values: dict[str, Any] = {}
+    for variable, targets in STAGE_OPTIONS.items():
+        for target in targets:
+            owner, _, option = target.partition(".")
+            value = getattr(settings, variable.lower())
+            if owner == stage and option in model.model_fields and value is not None:
+                values[option] = value
+    prefix = f"{stage.upper()}__"
+    for variable, text in variables.items():
+        if not variable.startswith(prefix):
+            continue
+        option = variable.removeprefix(prefix).lower()
+        if option not in model.model_fields:
+            allowed = ", ".join(f"{prefix}{name.upper()}" for name in model.model_fields)
+            raise BadSetting(
+                f"{variable} is set, but stage {stage!r} has no such option; it has {allowed or 'none'}"
+            )
+        values[option] = _split(text) if _takes_list(model, option) else text
+    try:
+        return model.model_validate(values)
+    except ValidationError as exc:
+        raise bad_setting(exc, model, variables, lambda name: prefix + name.upper()) from exc
+
+
+def _takes_list(model: type[BaseModel], option: str) -> bool:
+    annotation = model.model_fields[option].annotation
+    kinds = (
+        get_args(annotation)
+        if get_origin(annotation) in (Union, types.UnionType)
+        else (annotation,)
+    )
+    return any(get_origin(kind) in (list, tuple, set, frozenset) for kind in kinds)
+
+
+def bad_setting(
+    exc: ValidationError, model: type[BaseModel], variables: Mapping[str, str], variable_of: Any
+) -> BadSetting:
+    """One sentence for the first wrong value: the variable, the value (never a secret's), what is allowed."""
+    error = exc.errors(include_url=False, include_context=False)[0]
+    name = str(error["loc"][0]) if error["loc"] else ""
+    variable = variable_of(name)
+    field = model.model_fields.get(name)
+    secret = field is not None and "Secret" in str(field.annotation)
+    shown = "(hidden)" if secret else repr(variables.get(variable, error.get("input")))[:100]
+    return BadSetting(
+        f"{variable}={shown}: {error['msg'][:1].lower()}{error['msg'][1:]}", variable=variable
+    )

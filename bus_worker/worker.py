@@ -1,0 +1,204 @@
+"""The process: builds the rooms in order, runs till told, takes them down in reverse."""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from bus_worker import __version__
+from bus_worker.bus import Address, Bus
+from bus_worker.discovery import Discovery, ServiceInfo
+from bus_worker.loader import find_stages
+from bus_worker.messages import ModelInfo
+from bus_worker.pipeline import Pipeline
+from bus_worker.service import Service
+from bus_worker.settings import Settings, stage_options
+from bus_worker.subjects import Subjects, model_token
+from bus_worker.transcriber import Transcriber
+
+__all__ = ["address", "build_pipeline", "open_transcriber", "run_worker"]
+
+_log = structlog.get_logger(__name__)
+
+CHECK_EVERY = 1.0
+
+
+def address(settings: Settings, name: str = "bus-worker") -> Address:
+    """Where the bus is, as the settings say."""
+    return Address(
+        servers=settings.nats_url,
+        name=name,
+        user=settings.nats_user,
+        password=settings.nats_password and settings.nats_password.get_secret_value(),
+        token=settings.nats_token and settings.nats_token.get_secret_value(),
+        creds=settings.nats_creds,
+        nkey=settings.nats_nkey,
+        ca=settings.nats_ca,
+        cert=settings.nats_cert,
+        key=settings.nats_key,
+        inbox_prefix=settings.nats_inbox_prefix,
+    )
+
+
+def build_pipeline(settings: Settings) -> Pipeline:
+    """The pipeline that the settings describe, not yet opened.
+
+    Raises:
+        BadPlugin, BadSetting: see `find_stages`, `Pipeline.order`, `stage_options`.
+    """
+    return Pipeline.order(
+        settings.pipeline,
+        find_stages(settings.plugins_path),
+        lambda stage: stage_options(stage.name, stage.options, settings),
+    )
+
+
+@asynccontextmanager
+async def open_transcriber(
+    settings: Settings, worker_id: str = "local"
+) -> AsyncIterator[Transcriber]:
+    """The road without the bus: the pipeline, opened, behind a transcriber."""
+    async with build_pipeline(settings).open() as pipeline:
+        model = pipeline.model or ModelInfo(
+            settings.model_name or Path(settings.whisper_model).name
+        )
+        yield Transcriber(
+            pipeline=pipeline, model=model, worker_id=worker_id, max_bytes=settings.max_file_size
+        )
+
+
+async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambda: None) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal leaves at once.
+
+    Returns:
+        The process's exit status: 0 after a drain, 1 when the bus has gone for good.
+    """
+    began = time.monotonic()
+    worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    async with AsyncExitStack() as stack:
+        bus, transcriber = await _open_both(stack, settings, worker_id)
+        service = _service(settings, bus, transcriber)
+        discovery = Discovery(bus, _info(settings, transcriber), service.stats)
+        # Until here there is nothing in hand: a signal simply ends the process.
+        told = _Signals()
+        stack.callback(told.ignore)
+        await service.start()
+        await discovery.start()
+        _log.info(
+            "ready",
+            worker_id=worker_id,
+            model=transcriber.model.name,
+            slots=service.credits.slots,
+            pipeline=list(settings.pipeline),
+            seconds=round(time.monotonic() - began, 2),
+        )
+        on_ready()
+        status = await _until_told(told, bus, service, settings.stuck_after)
+        _log.info("draining", in_flight=service.credits.busy)
+        await discovery.stop()
+        await _drain(told, service, settings.drain_timeout)
+    _log.info("stopped", answers=dict(service.counts))
+    if service.stuck_for():
+        # A thread that never returns would keep the interpreter at exit for ever.
+        logging.shutdown()
+        os._exit(status)
+    return status
+
+
+async def _open_both(
+    stack: AsyncExitStack, settings: Settings, worker_id: str
+) -> tuple[Bus, Transcriber]:
+    """The model and the bus, side by side."""
+    bus = Bus()
+    opening = asyncio.create_task(bus.open(address(settings), limit=None), name="bus-open")
+    try:
+        transcriber = await stack.enter_async_context(open_transcriber(settings, worker_id))
+        model_token(transcriber.model.name)  # a name that fits no subject stops the start here
+        await opening
+        stack.push_async_callback(bus.close)
+    finally:
+        if not opening.done():
+            opening.cancel()
+        await asyncio.wait({opening})
+    return bus, transcriber
+
+
+def _service(settings: Settings, bus: Bus, transcriber: Transcriber) -> Service:
+    serves = transcriber.pipeline.serves
+    return Service(
+        bus,
+        transcriber,
+        names=Subjects(settings.subject_prefix),
+        queue=settings.queue_group,
+        slots=settings.worker_slots or (serves.slots if serves else 1),
+        request_timeout=settings.request_timeout,
+    )
+
+
+def _info(settings: Settings, transcriber: Transcriber) -> ServiceInfo:
+    model = transcriber.model
+    return ServiceInfo(
+        name=settings.subject_prefix,
+        id=transcriber.worker_id,
+        version=__version__,
+        description="Speech to text",
+        subject=Subjects(settings.subject_prefix).transcribe(model.name),
+        queue_group=settings.queue_group,
+        metadata={"model": model.name, "revision": model.revision or ""},
+    )
+
+
+class _Signals:
+    """The first SIGTERM or SIGINT asks to stop, the second to stop now."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.now = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._told)
+
+    def _told(self) -> None:
+        (self.now if self.stop.is_set() else self.stop).set()
+
+    def ignore(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.remove_signal_handler(number)
+
+
+async def _until_told(told: _Signals, bus: Bus, service: Service, stuck_after: float) -> int:
+    """Wait for a signal (0), the end of the bus or a stuck thread (1)."""
+    while not told.stop.is_set():
+        try:
+            async with asyncio.timeout(CHECK_EVERY):
+                await told.stop.wait()
+        except TimeoutError:
+            if bus.gone.is_set():
+                _log.critical("bus_gone")
+                return 1
+            if service.stuck_for() > stuck_after:
+                _log.critical("stuck", seconds=round(service.stuck_for(), 1))
+                return 1
+    return 0
+
+
+async def _drain(told: _Signals, service: Service, limit: float) -> None:
+    """Finish what is in hand, or on a second signal answer it with `stopping`."""
+    stopping = asyncio.create_task(service.stop(limit), name="drain")
+    hurry = asyncio.create_task(told.now.wait(), name="hurry")
+    try:
+        await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            await service.stop_now()
+        await stopping
+    finally:
+        hurry.cancel()
+        await asyncio.wait({hurry})
