@@ -247,6 +247,8 @@ class Bus:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
+            if self._watch is None:
+                await self._hang_up()
         reason = self.last_error or "no answer"
         raise Unavailable(
             f"cannot connect to the bus at {_masked(address)}: {reason}; is nats-server running there,"
@@ -269,15 +271,21 @@ class Bus:
 
     async def close(self) -> None:
         """Leave: everything written so far goes out first, within a bound."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait({self._watch})
+        if self._watch is None:
+            return
+        self._watch.cancel()
+        await asyncio.wait({self._watch})
         self.on_lost.clear()
         self.on_back.clear()
         if self.connected:
             with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
                 await self.client.flush(2)
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
         # nats-py's close can fail where the socket is already gone: there is nothing left to lose.
+        if self.client._flush_queue is None:  # noqa: SLF001 - it never came to connecting
+            return
         with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
             await asyncio.wait_for(self.client.close(), 5)
 

@@ -241,12 +241,12 @@ class Service:
                 await self._publish(call.reply, {"segment": segment_to_map(segment)})
 
     async def _heartbeat(self, call: Call) -> None:
-        """Say at the caller's rate that somebody is at it; a caller who misses two asks again."""
+        """Say at once and then at the caller's rate that somebody is at it; one who misses two asks again."""
         if call.heartbeat is None:
             return
         while True:
-            await asyncio.sleep(call.heartbeat)
             await self._publish(call.reply, {"working": round(time.monotonic() - call.received, 3)})
+            await asyncio.sleep(call.heartbeat)
 
     def _read_headers(self, call: Call, msg: Msg) -> None:
         """Fill the call from the headers.
@@ -268,7 +268,9 @@ class Service:
             left = min(deadline / 1000 - time.time(), LONGEST_DEADLINE)
             call.deadline = call.received + left
             if left <= 0:
-                raise DeadlineExceeded("the request's deadline had passed when it arrived")
+                raise DeadlineExceeded(
+                    "the request's deadline had passed when it arrived (do the clocks of caller and worker agree?)"
+                )
         kind = (header(msg, subjects.HEADER_CONTENT_TYPE) or subjects.CONTENT_TYPE).partition(";")[
             0
         ]

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import structlog
+from pydantic import SecretStr
 
 from bus_worker import __version__
 from bus_worker.bus import Address, Bus
@@ -37,8 +38,8 @@ def address(settings: Settings, name: str = "bus-worker") -> Address:
         servers=settings.nats_url,
         name=name,
         user=settings.nats_user,
-        password=settings.nats_password and settings.nats_password.get_secret_value(),
-        token=settings.nats_token and settings.nats_token.get_secret_value(),
+        password=_open_secret(settings.nats_password),
+        token=_open_secret(settings.nats_token),
         creds=settings.nats_creds,
         nkey=settings.nats_nkey,
         ca=settings.nats_ca,
@@ -46,6 +47,10 @@ def address(settings: Settings, name: str = "bus-worker") -> Address:
         key=settings.nats_key,
         inbox_prefix=settings.nats_inbox_prefix,
     )
+
+
+def _open_secret(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def build_pipeline(settings: Settings) -> Pipeline:
@@ -118,16 +123,16 @@ async def _open_both(
 ) -> tuple[Bus, Transcriber]:
     """The model and the bus, side by side."""
     bus = Bus()
+    stack.push_async_callback(bus.close)
     opening = asyncio.create_task(bus.open(address(settings), limit=None), name="bus-open")
     try:
         transcriber = await stack.enter_async_context(open_transcriber(settings, worker_id))
         model_token(transcriber.model.name)  # a name that fits no subject stops the start here
         await opening
-        stack.push_async_callback(bus.close)
     finally:
         if not opening.done():
             opening.cancel()
-        await asyncio.wait({opening})
+        await asyncio.gather(opening, return_exceptions=True)
     return bus, transcriber
 
 

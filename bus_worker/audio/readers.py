@@ -1,0 +1,217 @@
+"""From bytes to mono samples at whatever rate they came: soundfile, and FFmpeg where it cannot.
+
+Neither gets a name to open, only memory; FFmpeg gets the one demuxer that the bytes' own marks
+name, the codecs below and no way to open anything else.
+"""
+
+import io
+import math
+import time
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from bus_worker.audio.sniff import Kind
+from bus_worker.errors import BadAudio
+
+__all__ = ["Memory", "read_pieces"]
+
+Mono = npt.NDArray[np.float32]
+Piece = tuple[int, Mono]
+"""A rate and some samples at it."""
+
+PIECE_SECONDS = 0.25
+SOUNDFILE = {"wav", "flac", "ogg", "opus", "mp3"}
+CODECS = frozenset(
+    "aac alac flac mp3 mp3float opus vorbis speex gsm gsm_ms adpcm_ima_wav adpcm_ms adpcm_g726 "
+    "pcm_alaw pcm_mulaw pcm_f32be pcm_f32le pcm_f64be pcm_f64le pcm_s16be pcm_s16le pcm_s24be "
+    "pcm_s24le pcm_s32be pcm_s32le pcm_s8 pcm_u8".split()
+)
+"""FFmpeg's decoders that may run: a video track beside the sound is never decoded."""
+RATES = (4_000, 384_000)
+MAX_CHANNELS = 32
+MAX_FRAME = 1 << 16
+"""Samples of the longest frame of any codec (FLAC's); ALAC's header could ask for 256 times that."""
+
+
+class Memory(io.BytesIO):
+    """Bytes that read as ended once time is up, so that no library works on them for ever.
+
+    An exception here would be printed and dropped by the C library above it.
+    """
+
+    until: float = math.inf
+
+    @property
+    def late(self) -> bool:
+        """Whether time is up."""
+        return time.monotonic() > self.until
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return b"" if self.late else super().read(size)
+
+    def readinto(self, buffer: Any, /) -> int:
+        return 0 if self.late else super().readinto(buffer)
+
+
+def read_pieces(kind: Kind, memory: Memory) -> Iterator[Piece]:
+    """The samples in pieces of about a quarter of a second, mixed down to mono.
+
+    Raises:
+        BadAudio: nothing can be read, or the file breaks off.
+    """
+    if kind.name in SOUNDFILE:
+        sound = _open_soundfile(memory)
+        if sound is not None:
+            with sound:
+                yield from _soundfile_pieces(kind, sound)
+            return
+        memory.seek(0)
+    yield from _gathered(_ffmpeg_pieces(kind, memory))
+
+
+def _broken(kind: Kind, why: str = "") -> BadAudio:
+    reason = f": {why}" if why else ""
+    return BadAudio(f"the {kind.name} is broken{reason}", seen=f"a broken {kind.name}")
+
+
+def _check_shape(kind: Kind, rate: int, channels: int) -> None:
+    low, high = RATES
+    if not low <= rate <= high:
+        raise BadAudio(
+            f"the {kind.name} claims {rate} samples a second; {low} to {high} are read", rate=rate
+        )
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise BadAudio(
+            f"the {kind.name} claims {channels} channels; 1 to {MAX_CHANNELS} are read",
+            channels=channels,
+        )
+
+
+def _open_soundfile(memory: Memory) -> Any:
+    """The file as soundfile sees it; None if it cannot read it."""
+    import soundfile  # noqa: PLC0415 - paid at `warm_up`, not by who only lists the stages
+
+    class Forward(soundfile.SoundFile):  # type: ignore[misc]
+        """Reads on without seeking.
+
+        soundfile seeks to where it already is at every read: that halved FLAC's speed, made
+        mpg123 lose its bit reservoir and complain on stderr, and audibly damaged Opus (measured).
+        """
+
+        def seekable(self) -> bool:
+            return False
+
+    try:
+        return Forward(memory)
+    except soundfile.SoundFileError:
+        return None
+
+
+def _soundfile_pieces(kind: Kind, sound: Any) -> Iterator[Piece]:
+    import soundfile  # noqa: PLC0415 - as above
+
+    rate, done = sound.samplerate, 0
+    _check_shape(kind, rate, sound.channels)
+    while True:
+        try:
+            block = sound.read(int(rate * PIECE_SECONDS), dtype="float32", always_2d=True)
+        except soundfile.SoundFileError as exc:
+            raise _broken(kind, getattr(exc, "error_string", "")) from exc
+        if not len(block):
+            break
+        done += len(block)
+        yield rate, _mixed(block.T)
+    if kind.name == "flac" and done < sound.frames < 1 << 48:  # above: a live FLAC's "unknown"
+        raise BadAudio(
+            f"the flac is cut short: {sound.frames} samples promised, {done} are there",
+            seen="a flac cut short",
+        )
+
+
+def _refuse_to_open(url: str, *_: object) -> NoReturn:
+    raise BadAudio("the audio refers to another file, which is never opened")
+
+
+def _ffmpeg_pieces(kind: Kind, memory: Memory) -> Iterator[Piece]:
+    import av  # noqa: PLC0415 - paid at `warm_up`
+
+    try:
+        with av.open(
+            memory,
+            "r",
+            format=kind.demuxer,
+            container_options={"codec_whitelist": ",".join(sorted(CODECS)), "max_streams": "32"},
+            metadata_errors="replace",
+            io_open=_refuse_to_open,
+        ) as container:
+            yield from _decoded(kind, container)
+    except av.FFmpegError as exc:
+        raise _broken(kind, exc.strerror) from exc
+
+
+def _decoded(kind: Kind, container: Any) -> Iterator[Piece]:
+    """Decode the first track of sound; a damaged packet here and there is left out."""
+    import av  # noqa: PLC0415 - as above
+
+    stream = next(iter(container.streams.audio), None)
+    if stream is None:
+        raise BadAudio(f"there is no sound in the {kind.name}", seen=f"a {kind.name} without sound")
+    codec = stream.codec_context.name if stream.codec_context else "unknown"
+    if codec not in CODECS or (codec == "alac" and _wide_alac(stream.codec_context.extradata)):
+        raise BadAudio(f"{kind.name} with {codec} sound is not read", codec=codec)
+    good, bad = 0, 0
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            bad += 1
+            continue
+        good += 1
+        for frame in frames:
+            _check_shape(kind, frame.sample_rate, frame.layout.nb_channels)
+            yield frame.sample_rate, _mono(frame)
+    if bad > 1 + good // 10:
+        raise _broken(kind, f"{bad} of {bad + good} packets are damaged")
+
+
+def _wide_alac(extradata: bytes | None) -> bool:
+    """Whether ALAC's header asks for frames that would unpack to minutes of sound at once."""
+    return int.from_bytes((extradata or b"")[12:16]) > MAX_FRAME
+
+
+def _mono(frame: Any) -> Mono:
+    data = frame.to_ndarray()
+    if frame.format.is_packed:
+        data = data.reshape(-1, frame.layout.nb_channels).T
+    if data.dtype == np.uint8:
+        return (_mixed(data) - np.float32(128)) / np.float32(128)
+    if data.dtype.kind == "i":
+        return _mixed(data) / np.float32(-float(np.iinfo(data.dtype).min))
+    return _mixed(data)
+
+
+def _mixed(channels: npt.NDArray[Any]) -> Mono:
+    """All channels as one, as float32."""
+    if len(channels) == 1:
+        return np.ascontiguousarray(channels[0], dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not a number is refused later
+        mixed: Mono = channels.mean(axis=0, dtype=np.float32)
+    return mixed
+
+
+def _gathered(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """FFmpeg's frames of some 20 ms, joined to pieces worth a turn of the loop."""
+    held: list[Mono] = []
+    held_rate, length = 0, 0
+    for rate, mono in pieces:
+        if held and (rate != held_rate or length >= rate * PIECE_SECONDS):
+            yield held_rate, np.concatenate(held)
+            held, length = [], 0
+        held_rate = rate
+        held.append(mono)
+        length += len(mono)
+    if held:
+        yield held_rate, np.concatenate(held)

@@ -1,0 +1,33 @@
+"""Servers that many tests share: started once, real ones."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bus_worker.embedded import NatsServer, nats_server
+from tests.helpers.house import Workers
+
+SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
+
+
+@pytest.fixture
+async def bus_server() -> AsyncIterator[NatsServer]:
+    """A nats-server of the test's own: it starts in tens of milliseconds, and may be stopped."""
+    async with nats_server(default_model="pretend") as server:
+        yield server
+
+
+@pytest.fixture
+async def workers(bus_server: NatsServer) -> AsyncIterator[Workers]:
+    """Workers inside this process on that server, with a pretended engine."""
+    async with Workers(bus_server) as house:
+        yield house
+
+
+@pytest.fixture(scope="session")
+def speech() -> Path:
+    """The folder of real speech that lies beside the project; its tests are left out without it."""
+    if not SPEECH.is_dir():
+        pytest.skip("no real speech beside the project (../shared/speech)")
+    return SPEECH

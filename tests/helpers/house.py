@@ -1,0 +1,98 @@
+"""Workers in the test's own process, on a real nats-server, with a pretended engine."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Self
+
+from bus_worker.bus import Address, Bus
+from bus_worker.client import TranscribeClient
+from bus_worker.discovery import Discovery, ServiceInfo
+from bus_worker.embedded import NatsServer
+from bus_worker.messages import ModelInfo
+from bus_worker.pipeline import Pipeline
+from bus_worker.plugin import Stage
+from bus_worker.service import Service
+from bus_worker.subjects import Subjects
+from bus_worker.testing import pretend
+from bus_worker.transcriber import Transcriber
+
+
+class Workers:
+    """Starts workers and clients; all are taken down at the end of the block."""
+
+    def __init__(self, server: NatsServer) -> None:
+        self.server = server
+        self.stack = AsyncExitStack()
+        self.made = 0
+
+    async def __aenter__(self) -> Self:
+        await self.stack.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stack.aclose()
+
+    async def bus(self, **address: Any) -> Bus:
+        bus = Bus()
+        await bus.open(Address((self.server.url,), **address))
+        self.stack.push_async_callback(bus.close)
+        return bus
+
+    async def start(
+        self,
+        *stages: Stage,
+        slots: int = 1,
+        model: str = "pretend",
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        request_timeout: float = 30.0,
+        **pretended: Any,
+    ) -> Service:
+        """One worker; `pretended` are the engine's options."""
+        chosen = stages or (pretend,)
+        given = {"pretend": pretended, **(options or {})}
+        pipeline = Pipeline.order(
+            [stage.name for stage in chosen],
+            {stage.name: stage for stage in chosen},
+            lambda stage: stage.options(**given.get(stage.name, {})),
+        )
+        opened = await self.stack.enter_async_context(pipeline.open())
+        bus = await self.bus()
+        self.made += 1
+        transcriber = Transcriber(
+            pipeline=opened, model=ModelInfo(model), worker_id=f"w{self.made}", max_bytes=10_000_000
+        )
+        service = Service(
+            bus,
+            transcriber,
+            names=Subjects(),
+            queue="stt-workers",
+            slots=slots,
+            request_timeout=request_timeout,
+        )
+        info = ServiceInfo(
+            name="stt", id=transcriber.worker_id, version="0.1.0", description="Speech to text",
+            subject=Subjects().transcribe(model), queue_group="stt-workers",
+            metadata={"model": model, "revision": ""},
+        )  # fmt: skip
+        discovery = Discovery(bus, info, service.stats)
+        await service.start()
+        await discovery.start()
+        self.stack.push_async_callback(self._stop, service, discovery)
+        return service
+
+    async def _stop(self, service: Service, discovery: Discovery) -> None:
+        await discovery.stop()
+        await service.stop(5)
+
+    async def client(self, **options: Any) -> TranscribeClient:
+        """A client on a connection of its own."""
+        client = TranscribeClient(self.server.url, **{"model": "pretend", "timeout": 10, **options})
+        return await self.stack.enter_async_context(client)
+
+
+async def until(condition: Any, limit: float = 5.0) -> None:
+    """Wait until `condition()` holds; fails when it does not within `limit` seconds."""
+    async with asyncio.timeout(limit):
+        while not condition():
+            await asyncio.sleep(0.005)
