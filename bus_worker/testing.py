@@ -69,7 +69,7 @@ def pretend(draft: Draft, options: Pretend) -> None:
     seconds = options.seconds
     if options.spread:
         mu = math.log(seconds) - options.spread**2 / 2
-        seconds = random.lognormvariate(mu, options.spread)  # noqa: S311 - a load, no secret
+        seconds = random.lognormvariate(mu, options.spread)
     for number in range(options.segments):
         end = time.monotonic() + seconds / options.segments
         while (left := end - time.monotonic()) > 0:

@@ -5,6 +5,10 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error
+
 from bus_worker.bus import Address, Bus
 from bus_worker.client import TranscribeClient
 from bus_worker.discovery import Discovery, ServiceInfo
@@ -94,5 +98,22 @@ class Workers:
 async def until(condition: Any, limit: float = 5.0) -> None:
     """Wait until `condition()` holds; fails when it does not within `limit` seconds."""
     async with asyncio.timeout(limit):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the condition belongs to another process or thread
             await asyncio.sleep(0.005)
+
+
+async def hears(client: Client, within: float = 1.0) -> bool:
+    """Whether a message to itself still arrives."""
+    heard = asyncio.Event()
+
+    async def cb(_: Msg) -> None:
+        heard.set()
+
+    try:
+        await client.subscribe("are.you.there", cb=cb)
+        await client.publish("are.you.there", b"")
+        async with asyncio.timeout(within):
+            await heard.wait()
+    except (TimeoutError, Error):
+        return False
+    return True
