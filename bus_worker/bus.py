@@ -1,8 +1,7 @@
 """The one connection: connect, reconnect, watch, leave. nats-py's errors become ours here.
 
-nats-py 2.16.0 can go silent in six ways while `is_connected` stays True; `HardenedClient` closes
-them. It overrides private methods, so it is used with 2.16 only; elsewhere the stock class is
-(a client needs none of the credits that make silence costly).
+With nats-py 2.16 it stands on `HardenedClient`, elsewhere on the stock class (a caller needs none
+of the credits that make silence costly).
 """
 
 import asyncio
@@ -17,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from nats import errors as nats_errors
-from nats.aio.client import PING_PROTO, Client
+from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from bus_worker.errors import BusWorkerError, DeadlineExceeded, Failed, TooLarge, Unavailable
+from bus_worker.hardened import HardenedClient
 
-__all__ = ["Address", "Bus", "HardenedClient", "bus_errors", "connect", "header", "may_answer"]
+__all__ = ["Address", "Bus", "bus_errors", "connect", "header", "may_answer"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,132 +32,6 @@ WATCH_EVERY = 5.0
 RTT_TIMEOUT = 5
 
 Listener = Callable[[], Awaitable[None]]
-
-
-class HardenedClient(Client):
-    """nats-py's client without its ways to die silently; each override has a test that the stock class fails."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dropped = 0
-        """Messages that could not be decoded."""
-
-    async def connect(  # type: ignore[override]
-        self, servers: Any = "nats://localhost:4222", error_cb: Any = None, **options: Any
-    ) -> None:
-        """Connect, with an error callback that cannot raise into the read loop (slow consumers end there)."""
-
-        async def guarded(error: Exception) -> None:
-            try:
-                if error_cb is not None:
-                    await error_cb(error)
-            except Exception:  # noqa: BLE001 - somebody's code; it is in the log
-                _log.exception("bus error callback failed")
-
-        await super().connect(servers, guarded, **options)
-
-    async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
-        """Write PING behind what is buffered: stock sends it first, so that flush and drain prove nothing."""
-        self._pongs.append(future or asyncio.get_running_loop().create_future())
-        await self._send_command(PING_PROTO)
-        await self._flush_pending()
-
-    async def _process_pong(self) -> None:
-        """Take a PONG whose waiter gave up: stock sets its cancelled future and loses the read loop."""
-        if self._pongs:
-            future = self._pongs.pop(0)
-            if not future.done():
-                future.set_result(True)
-            self._pongs_received += 1
-            self._pings_outstanding = 0
-
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
-    ) -> None:
-        """Drop a message with undecodable headers or subject: in stock it ends the read loop."""
-        try:
-            await super()._process_msg(sid, subject, reply, data, headers)
-        except Exception as exc:  # noqa: BLE001 - whatever a stranger's bytes cause costs that message only
-            self.dropped += 1
-            _log.warning("dropped an undecodable message: %s", type(exc).__name__)
-
-    async def _send_publish(
-        self, subject: str, reply: str, payload: bytes, payload_size: int, headers: Any
-    ) -> None:
-        """Count the headers too, as the server does: it closes the connection for good over its limit."""
-        if headers:
-            size = 12 + sum(len(f"{k}: {v}\r\n".encode()) for k, v in headers.items())
-            if size + payload_size > self._max_payload:
-                raise nats_errors.MaxPayloadError
-        await super()._send_publish(subject, reply, payload, payload_size, headers)
-
-    async def subscribe(  # type: ignore[override]
-        self, subject: str, queue: str = "", cb: Any = None, **options: Any
-    ) -> Subscription:
-        """Subscribe with a callback that survives awaiting something cancelled: stock ends the subscription."""
-        return await super().subscribe(subject, queue, _uncancelled(cb) if cb else None, **options)
-
-    async def _send_subscribe(self, sub: Subscription) -> None:
-        """Leave it to the reconnect, which replays every subscription, when there is no connection."""
-        if self.is_connected:
-            await super()._send_subscribe(sub)
-
-    async def _send_unsubscribe(self, sid: int, limit: int = 0) -> None:
-        """As above: a new connection knows nothing of the old one's subscriptions."""
-        if self.is_connected:
-            await super()._send_unsubscribe(sid, limit)
-
-    def forget_unsent_subscriptions(self) -> None:
-        """Take SUB and UNSUB out of the buffer: sent after a reconnect they would name dead subscriptions."""
-        self._pending = [c for c in self._pending if not c.startswith((b"SUB ", b"UNSUB "))]
-        self._pending_data_size = sum(map(len, self._pending))
-
-    def subscribe_once(
-        self, subject: str, queue: str, cb: Callable[[Msg], Awaitable[None]]
-    ) -> Subscription:
-        """Ask the server for one message; it enforces the limit before bytes leave it.
-
-        SUB and UNSUB go in one write, and this method does not await: nothing comes between. The
-        server can still slip in a second message, so the subscription stays until `forget`.
-        """
-        self._sid += 1
-        sub = Subscription(self, self._sid, subject, queue, cb=_uncancelled(cb))
-        sub._start(self._error_cb)  # type: ignore[no-untyped-call]  # noqa: SLF001 - what Client.subscribe does
-        self._subs[self._sid] = sub
-        command = b"SUB %b %b %d\r\nUNSUB %d 1\r\n" % (
-            subject.encode(), queue.encode(), self._sid, self._sid,
-        )  # fmt: skip
-        self._pending.append(command)
-        self._pending_data_size += len(command)
-        return sub
-
-    def forget(self, sub: Subscription) -> list[Msg]:
-        """Drop a subscription here; returns messages that arrived and were not yet handled."""
-        self._subs.pop(sub._id, None)  # noqa: SLF001 - no public way without an UNSUB
-        left = []
-        while not sub._pending_queue.empty():  # noqa: SLF001
-            left.append(sub._pending_queue.get_nowait())  # noqa: SLF001
-        sub._stop_processing()  # noqa: SLF001
-        return left
-
-    async def flush_soon(self) -> None:
-        """Kick the writer."""
-        await self._flush_pending()
-
-
-def _uncancelled(cb: Callable[[Msg], Awaitable[None]]) -> Callable[[Msg], Awaitable[None]]:
-    """A callback that passes on the cancellation of its own task only."""
-
-    async def guarded(msg: Msg) -> None:
-        try:
-            await cb(msg)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            _log.warning("a handler on %s awaited something that was cancelled", msg.subject)
-
-    return guarded
 
 
 def _client_class() -> type[Client]:

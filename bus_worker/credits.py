@@ -14,7 +14,8 @@ from nats import errors as nats_errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus_worker.bus import Bus, HardenedClient
+from bus_worker.bus import Bus
+from bus_worker.hardened import HardenedClient
 
 __all__ = ["Credits"]
 

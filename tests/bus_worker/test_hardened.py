@@ -10,8 +10,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error, FlushTimeoutError, MaxPayloadError
 
-from bus_worker.bus import HardenedClient
 from bus_worker.embedded import NatsServer, nats_server
+from bus_worker.hardened import HardenedClient
 from tests.helpers.house import hears, until
 from tests.helpers.wire import RecordingProxy, raw_publish
 

@@ -1,0 +1,162 @@
+"""A caller's end of the bus: answers to many calls on one subscription, and who is there to ask."""
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from bus_worker.bus import bus_errors, header, may_answer
+from bus_worker.errors import BadRequest, BusWorkerError, TooLarge, Unavailable
+from bus_worker.subjects import Subjects, model_token
+
+__all__ = ["Box", "Inbox", "WorkerInfo", "refused"]
+
+HEADROOM = 4096
+"""Bytes kept for headers, which the server counts as payload."""
+REJOINING = 3.0
+"""Seconds after a reconnect in which workers may still be on their way back too."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker that answered: who it is and what it serves."""
+
+    id: str
+    model: str
+    revision: str | None
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Where the answers to one call arrive."""
+
+    subject: str
+    arrived: "asyncio.Queue[Msg]" = field(default_factory=asyncio.Queue)
+
+
+class Inbox:
+    """One wildcard subscription on a connection, shared by every call."""
+
+    def __init__(self, nc: Client, names: Subjects) -> None:
+        self.nc = nc
+        self.names = names
+        self._prefix = nc.new_inbox()
+        self._boxes: dict[str, Box] = {}
+        self._sub: Any = None
+        self._reconnects: int = nc.stats["reconnects"]
+        self._back_at = float("-inf")
+
+    async def open(self) -> None:
+        """Begin to take answers.
+
+        Raises:
+            BadRequest: the connection's inboxes lie where workers do not answer.
+        """
+        if not may_answer(self._prefix):
+            raise BadRequest("workers answer under _INBOX. only: connect with such an inbox_prefix")
+        with bus_errors():
+            self._sub = await self.nc.subscribe(f"{self._prefix}.*", cb=self._on_message)
+
+    async def close(self) -> None:
+        """Take no more; the connection stays."""
+        if self._sub is not None and not self.nc.is_closed:
+            with contextlib.suppress(BusWorkerError), bus_errors():
+                await self._sub.unsubscribe()
+        self._sub = None
+
+    @contextlib.contextmanager
+    def box(self) -> Iterator[Box]:
+        """A box for the length of a call."""
+        token = secrets.token_hex(8)
+        box = self._boxes[token] = Box(f"{self._prefix}.{token}")
+        try:
+            yield box
+        finally:
+            del self._boxes[token]
+
+    @property
+    def rejoining(self) -> bool:
+        """Whether the connection came back a moment ago: workers may need one more to do so too."""
+        if self.nc.stats["reconnects"] != self._reconnects:
+            self._reconnects = self.nc.stats["reconnects"]
+            self._back_at = time.monotonic()
+        return time.monotonic() - self._back_at < REJOINING
+
+    async def connected(self) -> None:
+        """Wait for the connection: what is published without one goes out when nobody wants it.
+
+        Raises:
+            Unavailable: it will not come back.
+        """
+        while not self.nc.is_connected:
+            if self.nc.is_closed:
+                raise Unavailable("the bus connection is closed")
+            await asyncio.sleep(0.05)
+
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes,
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Publish one message.
+
+        Raises:
+            TooLarge: larger than the bus takes; says what to set.
+            Unavailable: the connection is closed.
+        """
+        largest = self.nc.max_payload - HEADROOM
+        if len(payload) > largest:
+            raise TooLarge(
+                f"the message has {len(payload)} bytes, the bus takes {largest}; raise max_payload"
+                " on nats-server, or send compressed audio",
+                size=len(payload),
+                maximum=largest,
+            )
+        with bus_errors():
+            await self.nc.publish(subject, payload, reply=reply, headers=headers)
+
+    async def workers(self, wait: float, until: str | None = None) -> list[WorkerInfo]:
+        """Workers that answer `$SRV.PING` within `wait` seconds; stops early at one that serves `until`."""
+        found: dict[str, WorkerInfo] = {}
+        await self.connected()
+        with self.box() as box, contextlib.suppress(TimeoutError):
+            await self.publish(self.names.discovery("PING")[1], b"", box.subject)
+            async with asyncio.timeout(wait):
+                while not refused(msg := await box.arrived.get()):
+                    info = _worker_info(msg)
+                    if info is None:
+                        continue
+                    found[info.id] = info
+                    if until and model_token(info.model) == model_token(until):
+                        break
+        return sorted(found.values(), key=lambda worker: (worker.model, worker.id))
+
+    async def _on_message(self, msg: Msg) -> None:
+        box = self._boxes.get(msg.subject.rpartition(".")[2])
+        if box is not None:
+            box.arrived.put_nowait(msg)
+
+
+def refused(msg: Msg) -> bool:
+    """Whether the server says that nobody listens ("no responders")."""
+    return header(msg, "Status") == "503" and not msg.data
+
+
+def _worker_info(msg: Msg) -> WorkerInfo | None:
+    """A PING answer, or None for one that is not a worker's."""
+    try:
+        data = json.loads(msg.data)
+        meta = data["metadata"]
+        return WorkerInfo(data["id"], meta["model"], meta.get("revision") or None, data["version"])
+    except (ValueError, KeyError, TypeError):
+        return None
