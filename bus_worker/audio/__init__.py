@@ -10,17 +10,17 @@ once, and brings an import of seconds (numba) for it.
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 
 import numpy as np
 import numpy.typing as npt
 
 from bus_worker.audio.claims import check_claims
 from bus_worker.audio.readers import Memory, Mono, Piece, read_pieces
-from bus_worker.audio.sniff import FORMATS, sniff
+from bus_worker.audio.sniff import FORMATS, Format, sniff
 from bus_worker.errors import AudioTooLong, BadAudio
 
-__all__ = ["FORMATS", "SAMPLE_RATE", "blocks", "decode", "warm_up"]
+__all__ = ["FORMATS", "SAMPLE_RATE", "Format", "blocks", "decode", "warm_up"]
 
 SAMPLE_RATE = 16_000
 """Samples a second of every block."""
@@ -32,7 +32,7 @@ SILENT_AAC = bytes.fromhex("fff16040017ffc01182007")
 
 def blocks(
     data: bytes, *, formats: Collection[str] = FORMATS, timeout: float = TIMEOUT
-) -> Iterator[npt.NDArray[np.float32]]:
+) -> Generator[npt.NDArray[np.float32]]:
     """The sound as blocks of about a quarter of a second: 16 kHz, mono, float32.
 
     Args:
@@ -123,7 +123,7 @@ def _too_long(seconds: float, maximum: float) -> AudioTooLong:
     )
 
 
-def _timed(pieces: Iterator[Piece], memory: Memory, timeout: float) -> Iterator[Piece]:
+def _timed(pieces: Generator[Piece], memory: Memory, timeout: float) -> Generator[Piece]:
     """Give the libraries `timeout` for each piece; what the consumer does with it is not counted."""
     while True:
         memory.until = time.monotonic() + timeout
@@ -138,7 +138,7 @@ def _timed(pieces: Iterator[Piece], memory: Memory, timeout: float) -> Iterator[
         yield piece
 
 
-def _resampled(pieces: Iterator[Piece]) -> Iterator[Mono]:
+def _resampled(pieces: Generator[Piece]) -> Generator[Mono]:
     """At 16 kHz; the rate may change midway (a spliced aac)."""
     import soxr  # noqa: PLC0415 - paid at `warm_up`
 
@@ -158,6 +158,6 @@ def _resampled(pieces: Iterator[Piece]) -> Iterator[Mono]:
         yield from _some(stream.resample_chunk(np.zeros(0, np.float32), last=True))
 
 
-def _some(block: Mono) -> Iterator[Mono]:
+def _some(block: Mono) -> Generator[Mono]:
     if len(block):
         yield block

@@ -7,7 +7,7 @@ name, the codecs below and no way to open anything else.
 import io
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -23,13 +23,17 @@ Piece = tuple[int, Mono]
 """A rate and some samples at it."""
 
 PIECE_SECONDS = 0.25
-SOUNDFILE = {"wav", "flac", "ogg", "opus", "mp3"}
-CODECS = frozenset(
-    "aac alac flac mp3 mp3float opus vorbis speex gsm gsm_ms adpcm_ima_wav adpcm_ms adpcm_g726 "
-    "pcm_alaw pcm_mulaw pcm_f32be pcm_f32le pcm_f64be pcm_f64le pcm_s16be pcm_s16le pcm_s24be "
-    "pcm_s24le pcm_s32be pcm_s32le pcm_s8 pcm_u8".split()
+SOUNDFILE = {"wav", "flac", "ogg", "opus"}
+"""Mp3 is FFmpeg's: libsndfile's mpg123 writes a line on stderr for each damaged frame."""
+CODECS = (
+    *("aac", "alac", "flac", "mp3", "mp3float", "opus", "vorbis", "speex"),
+    *("gsm", "gsm_ms", "adpcm_ima_wav", "adpcm_ms", "adpcm_g726", "pcm_alaw", "pcm_mulaw"),
+    *("pcm_u8", "pcm_s8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be"),
+    *("pcm_s32le", "pcm_s32be", "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be"),
 )
 """FFmpeg's decoders that may run: a video track beside the sound is never decoded."""
+DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
+"""What FFmpeg calls the samples that those codecs give, with a `p` where channels lie apart."""
 RATES = (4_000, 384_000)
 MAX_CHANNELS = 32
 MAX_FRAME = 1 << 16
@@ -50,13 +54,15 @@ class Memory(io.BytesIO):
         return time.monotonic() > self.until
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """As `io.BytesIO` does, until time is up."""
         return b"" if self.late else super().read(size)
 
     def readinto(self, buffer: Any, /) -> int:
+        """As `io.BytesIO` does, until time is up."""
         return 0 if self.late else super().readinto(buffer)
 
 
-def read_pieces(kind: Kind, memory: Memory) -> Iterator[Piece]:
+def read_pieces(kind: Kind, memory: Memory) -> Generator[Piece]:
     """The samples in pieces of about a quarter of a second, mixed down to mono.
 
     Raises:
@@ -77,6 +83,14 @@ def _broken(kind: Kind, why: str = "") -> BadAudio:
     return BadAudio(f"the {kind.name} is broken{reason}", seen=f"a broken {kind.name}")
 
 
+def _breaks_off(kind: Kind, done: int, promised: int) -> BadAudio:
+    return BadAudio(
+        f"the {kind.name} is broken or cut short: "
+        f"it breaks off after {done} of the {promised} samples that its header promises",
+        seen=f"a broken {kind.name}",
+    )
+
+
 def _check_shape(kind: Kind, rate: int, channels: int) -> None:
     low, high = RATES
     if not low <= rate <= high:
@@ -91,10 +105,10 @@ def _check_shape(kind: Kind, rate: int, channels: int) -> None:
 
 
 def _open_soundfile(memory: Memory) -> Any:
-    """The file as soundfile sees it; None if it cannot read it."""
+    """The file as soundfile sees it; None if it cannot read it, or sees nothing in it."""
     import soundfile  # noqa: PLC0415 - paid at `warm_up`, not by who only lists the stages
 
-    class Forward(soundfile.SoundFile):  # type: ignore[misc]
+    class Forward(soundfile.SoundFile):
         """Reads on without seeking.
 
         soundfile seeks to where it already is at every read: that halved FLAC's speed, made
@@ -105,12 +119,16 @@ def _open_soundfile(memory: Memory) -> Any:
             return False
 
     try:
-        return Forward(memory)
+        sound = Forward(memory)
     except soundfile.SoundFileError:
         return None
+    if sound.frames:
+        return sound
+    sound.close()  # a WAV written to a pipe may say 0 bytes and mean "unknown"; FFmpeg knows
+    return None
 
 
-def _soundfile_pieces(kind: Kind, sound: Any) -> Iterator[Piece]:
+def _soundfile_pieces(kind: Kind, sound: Any) -> Generator[Piece]:
     import soundfile  # noqa: PLC0415 - as above
 
     rate, done = sound.samplerate, 0
@@ -119,23 +137,20 @@ def _soundfile_pieces(kind: Kind, sound: Any) -> Iterator[Piece]:
         try:
             block = sound.read(int(rate * PIECE_SECONDS), dtype="float32", always_2d=True)
         except soundfile.SoundFileError as exc:
-            raise _broken(kind, getattr(exc, "error_string", "")) from exc
+            raise _breaks_off(kind, done, sound.frames) from exc
         if not len(block):
             break
         done += len(block)
         yield rate, _mixed(block.T)
     if kind.name == "flac" and done < sound.frames < 1 << 48:  # above: a live FLAC's "unknown"
-        raise BadAudio(
-            f"the flac is cut short: {sound.frames} samples promised, {done} are there",
-            seen="a flac cut short",
-        )
+        raise _breaks_off(kind, done, sound.frames)
 
 
-def _refuse_to_open(url: str, *_: object) -> NoReturn:
+def _refuse_to_open(*_: object) -> NoReturn:
     raise BadAudio("the audio refers to another file, which is never opened")
 
 
-def _ffmpeg_pieces(kind: Kind, memory: Memory) -> Iterator[Piece]:
+def _ffmpeg_pieces(kind: Kind, memory: Memory) -> Generator[Piece]:
     import av  # noqa: PLC0415 - paid at `warm_up`
 
     try:
@@ -143,16 +158,16 @@ def _ffmpeg_pieces(kind: Kind, memory: Memory) -> Iterator[Piece]:
             memory,
             "r",
             format=kind.demuxer,
-            container_options={"codec_whitelist": ",".join(sorted(CODECS)), "max_streams": "32"},
+            container_options={"codec_whitelist": ",".join(CODECS), "max_streams": "32"},
             metadata_errors="replace",
             io_open=_refuse_to_open,
         ) as container:
             yield from _decoded(kind, container)
     except av.FFmpegError as exc:
-        raise _broken(kind, exc.strerror) from exc
+        raise _broken(kind, exc.strerror or "") from exc
 
 
-def _decoded(kind: Kind, container: Any) -> Iterator[Piece]:
+def _decoded(kind: Kind, container: Any) -> Generator[Piece]:
     """Decode the first track of sound; a damaged packet here and there is left out."""
     import av  # noqa: PLC0415 - as above
 
@@ -170,11 +185,15 @@ def _decoded(kind: Kind, container: Any) -> Iterator[Piece]:
             bad += 1
             continue
         good += 1
-        for frame in frames:
+        for frame in filter(_has_samples, frames):
             _check_shape(kind, frame.sample_rate, frame.layout.nb_channels)
             yield frame.sample_rate, _mono(frame)
     if bad > 1 + good // 10:
         raise _broken(kind, f"{bad} of {bad + good} packets are damaged")
+
+
+def _has_samples(frame: Any) -> bool:
+    return bool(frame.samples)
 
 
 def _wide_alac(extradata: bytes | None) -> bool:
@@ -183,14 +202,28 @@ def _wide_alac(extradata: bytes | None) -> bool:
 
 
 def _mono(frame: Any) -> Mono:
-    data = frame.to_ndarray()
-    if frame.format.is_packed:
-        data = data.reshape(-1, frame.layout.nb_channels).T
+    """One frame of FFmpeg's as mono.
+
+    Not by `frame.to_ndarray()`: PyAV 18.1 counts a frame's planes until it meets a null pointer,
+    and eight channels leave no room for one. A plain 7.1 mp4 ended the process (SIGSEGV).
+    """
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar:
+        data = np.stack([_plane(frame, i, frame.samples) for i in range(channels)])
+    else:
+        data = _plane(frame, 0, frame.samples * channels).reshape(-1, channels).T
     if data.dtype == np.uint8:
         return (_mixed(data) - np.float32(128)) / np.float32(128)
     if data.dtype.kind == "i":
         return _mixed(data) / np.float32(-float(np.iinfo(data.dtype).min))
     return _mixed(data)
+
+
+def _plane(frame: Any, index: int, count: int) -> npt.NDArray[Any]:
+    from av.audio.plane import AudioPlane  # noqa: PLC0415 - as above
+
+    buffer: Any = AudioPlane(frame, index)
+    return np.frombuffer(buffer, DTYPES[frame.format.name.removesuffix("p")], count)
 
 
 def _mixed(channels: npt.NDArray[Any]) -> Mono:
@@ -202,7 +235,7 @@ def _mixed(channels: npt.NDArray[Any]) -> Mono:
     return mixed
 
 
-def _gathered(pieces: Iterator[Piece]) -> Iterator[Piece]:
+def _gathered(pieces: Generator[Piece]) -> Generator[Piece]:
     """FFmpeg's frames of some 20 ms, joined to pieces worth a turn of the loop."""
     held: list[Mono] = []
     held_rate, length = 0, 0

@@ -1,12 +1,15 @@
 """What the bytes are, by their own marks: the name a file came with is never asked."""
 
+import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from bus_worker.errors import BadAudio
 
-__all__ = ["FORMATS", "Kind", "sniff"]
+__all__ = ["FORMATS", "Format", "Kind", "sniff"]
 
-FORMATS = ("wav", "mp3", "ogg", "flac", "webm", "m4a", "mp4", "opus", "aac")
+Format = Literal["wav", "mp3", "ogg", "flac", "webm", "m4a", "mp4", "opus", "aac"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 """Every format that is read, by the names callers know."""
 
 
@@ -69,6 +72,8 @@ TEXTS = (
     ("webvtt", "WebVTT subtitles"),
     ("{", "JSON text"),
 )
+MAX_TAGS = 8
+ZEROS = re.compile(rb"\0*")
 STILLS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 
 
@@ -118,14 +123,15 @@ def _mp4(brand: bytes) -> Kind:
 def _behind_id3(data: bytes) -> int:
     """Where the tags in front of mp3, aac or flac end (0 without any)."""
     start = 0
-    while data[start : start + 3] == b"ID3" and len(data) >= start + 10:
+    for _ in range(MAX_TAGS):
+        if data[start : start + 3] != b"ID3" or len(data) < start + 10:
+            break
         size = 0
         for byte in data[start + 6 : start + 10]:
             size = size << 7 | byte & 0x7F
         start += 10 + size
-    while start and data[start : start + 1] == b"\0":  # padding that some taggers leave
-        start += 1
-    return start
+    padding = ZEROS.match(data, start) if start else None  # some taggers leave it behind the tag
+    return padding.end() if padding else start
 
 
 def _raw_frames(data: bytes, start: int) -> Kind | None:
@@ -167,7 +173,7 @@ def _mp3_frame(data: bytes, at: int) -> int:
 def _adts_frame(data: bytes, at: int) -> int:
     """Bytes of the ADTS frame at this place; 0 if there is none."""
     head = int.from_bytes(data[at : at + 7].ljust(7, b"\0"))
-    sync, layer, rate, length = head >> 44, head >> 49 & 3, head >> 34 & 15, head >> 13 & 0x1FFF
+    sync, layer, rate, length = head >> 44, head >> 41 & 3, head >> 34 & 15, head >> 13 & 0x1FFF
     fits = sync == 0xFFF and layer == 0 and rate < 13 and length > 7  # noqa: PLR2004 - ADTS
     return length if fits else 0
 
@@ -183,9 +189,9 @@ def _looks_like(head: bytes) -> str:
 
 def _text(head: bytes) -> str | None:
     """What kind of text this is; None if it is none."""
-    text = head.decode("utf-8-sig", errors="ignore")
+    text = head.removeprefix(b"\xef\xbb\xbf").decode(errors="ignore")
     printable = sum(char.isprintable() or char.isspace() for char in text)
-    if len(text.encode()) < len(head) - 8 or printable < len(text):
+    if len(text.encode()) < len(head) - 7 or printable < len(text):
         return None
     words = text.lstrip().lower()
     for mark, name in TEXTS:

@@ -1,0 +1,35 @@
+"""Bring every clip to the same peak."""
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from bus_worker.plugin import Draft, stage
+
+
+class Options(BaseModel):
+    """How loud."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    peak: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The loudest sample afterwards; 1 is full scale."""
+
+
+@stage(Options, needs=("samples",), gives=("samples", "gain"), version="1", per_request=("peak",))
+def normalize(draft: Draft, options: Options) -> None:
+    """Scale the samples so that the loudest reaches the peak.
+
+    `extras["gain"]` tells later stages by how much, so that `silence` can judge what was sent.
+    """
+    assert draft.samples is not None  # noqa: S101 - `needs` says so
+    draft.extras.setdefault("gain", 1.0)
+    loudest = float(np.abs(draft.samples).max(initial=0.0))
+    if not 0 < loudest < float("inf"):  # digital silence has no peak (nor has NaN, which is false)
+        return
+    gain = options.peak / loudest
+    # Divided first: the gain of a very quiet clip may be more than float32 can hold.
+    draft.samples = draft.samples / np.float32(loudest) * np.float32(options.peak)
+    draft.extras["gain"] *= gain
+    draft.note("gain", round(gain, 3))
