@@ -26,6 +26,8 @@ MAX_PAYLOAD = 8 * 1024 * 1024
 MAX_PENDING = 256 * 1024 * 1024
 """Bytes queued for one client before the server cuts it off; the default, 64 MB, is 16 requests of 4 MB."""
 
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
+
 
 def nats_server_binary() -> Path:
     """The nats-server program: of this environment (extra `embedded`), else of the PATH.
@@ -103,20 +105,26 @@ def die_with_parent() -> Callable[[], None] | None:
 class NatsServer:
     """One nats-server process with its configuration file; it can be stopped and started again."""
 
-    def __init__(self, conf: str, folder: Path) -> None:
-        """Args: folder is a folder of its own, for the configuration and the ports file."""
+    def __init__(self, conf: str, folder: Path, host: str = "127.0.0.1") -> None:
+        """Start nothing yet.
+
+        Args:
+            folder: one of its own, for the configuration and the ports file.
+            host: what it listens on.
+        """
         self._folder = folder
         self._conf = folder / "nats-server.conf"
         self._conf.write_text(conf)
         self._log = folder / "nats-server.log"
         self.process: asyncio.subprocess.Process | None = None
-        self.host = "127.0.0.1"
+        self.host = _LOOPBACK.get(host, host)
+        """Where it is reached from this machine."""
         self.port = 0
 
     @property
     def url(self) -> str:
         """Where clients on this machine connect."""
-        return f"nats://{self.host}:{self.port}"
+        return f"nats://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     async def start(self) -> None:
         """Start it and wait until it takes connections.
@@ -160,9 +168,11 @@ class NatsServer:
         except (OSError, ValueError, KeyError):
             return False
         self.port = int(urls[0].rpartition(":")[2])
-        with socket.socket() as probe:
-            probe.settimeout(0.2)
-            return probe.connect_ex((self.host, self.port)) == 0
+        try:
+            socket.create_connection((self.host, self.port), timeout=0.2).close()
+        except OSError:
+            return False
+        return True
 
     async def stop(self) -> None:
         """Ask it to leave, make it after a while."""
@@ -197,7 +207,7 @@ async def nats_server(
             port=port, host=host, store=folder, default_model=default_model, prefix=prefix,
             token=token, jetstream=jetstream, max_payload=max_payload,
         )  # fmt: skip
-        server = NatsServer(conf, folder)
+        server = NatsServer(conf, folder, host)
         await server.start()
         try:
             yield server

@@ -32,6 +32,8 @@ class WorkerInfo:
     model: str
     revision: str | None
     version: str
+    slots: int | None = None
+    """Requests it takes at once, if it says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,12 @@ def _worker_info(msg: Msg) -> WorkerInfo | None:
     try:
         data = json.loads(msg.data)
         meta = data["metadata"]
-        return WorkerInfo(data["id"], meta["model"], meta.get("revision") or None, data["version"])
+        return WorkerInfo(
+            id=data["id"],
+            model=meta["model"],
+            revision=meta.get("revision") or None,
+            version=data["version"],
+            slots=int(meta["slots"]) if "slots" in meta else None,
+        )
     except (ValueError, KeyError, TypeError):
         return None

@@ -124,8 +124,14 @@ class Settings(BaseModel):
 
     @property
     def asked_model(self) -> str:
-        """The model that a client asks for when it names none."""
+        """The model that requests without a model go to."""
         return self.default_model or self.model_name or Path(self.whisper_model).name
+
+    @property
+    def chosen_model(self) -> str | None:
+        """The model that a client here asks for, or None where nobody chose: the server's default."""
+        chosen = {"default_model", "model_name", "whisper_model"} & self.model_fields_set
+        return self.asked_model if chosen else None
 
 
 def environment(folder: Path | None = None) -> dict[str, str]:
@@ -141,13 +147,19 @@ def load_settings(variables: Mapping[str, str] | None = None) -> Settings:
         BadSetting: a value is not allowed; names the variable, the value and what is.
     """
     variables = environment() if variables is None else variables
-    known = {
-        name: variables[name.upper()] for name in Settings.model_fields if name.upper() in variables
-    }
+    named = {name: _variable_of(name, variables) for name in Settings.model_fields}
+    known = {name: variables[named[name]] for name in named if named[name] in variables}
     try:
         return Settings.model_validate(known)
     except ValidationError as exc:
-        raise bad_setting(exc, Settings, variables, str.upper) from exc
+        raise bad_setting(exc, Settings, variables, named.__getitem__) from exc
+
+
+def _variable_of(name: str, variables: Mapping[str, str]) -> str:
+    """The variable that a setting is read from: the stage's own spelling, where it is used, wins."""
+    targets = STAGE_OPTIONS.get(name.upper(), ())
+    own = targets[0].replace(".", "__").upper() if len(targets) == 1 else ""
+    return own if own in variables else name.upper()
 
 
 def stage_options(

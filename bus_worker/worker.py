@@ -4,57 +4,39 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import structlog
-from pydantic import SecretStr
 
 from bus_worker import __version__
-from bus_worker.bus import Address, Bus
+from bus_worker.bus import Bus
+from bus_worker.connection import address
 from bus_worker.discovery import Discovery, ServiceInfo
 from bus_worker.loader import find_stages
 from bus_worker.messages import ModelInfo
 from bus_worker.pipeline import Pipeline
 from bus_worker.service import Service
 from bus_worker.settings import Settings, stage_options
+from bus_worker.signals import StopSignals
 from bus_worker.subjects import Subjects, model_token
 from bus_worker.transcriber import Transcriber
 
-__all__ = ["address", "build_pipeline", "open_transcriber", "run_worker"]
+__all__ = ["build_pipeline", "open_transcriber", "run_worker"]
 
 _log = structlog.get_logger(__name__)
 
 CHECK_EVERY = 1.0
 
 
-def address(settings: Settings, name: str = "bus-worker") -> Address:
-    """Where the bus is, as the settings say."""
-    return Address(
-        servers=settings.nats_url,
-        name=name,
-        user=settings.nats_user,
-        password=_open_secret(settings.nats_password),
-        token=_open_secret(settings.nats_token),
-        creds=settings.nats_creds,
-        nkey=settings.nats_nkey,
-        ca=settings.nats_ca,
-        cert=settings.nats_cert,
-        key=settings.nats_key,
-        inbox_prefix=settings.nats_inbox_prefix,
-    )
-
-
-def _open_secret(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
-
-
-def build_pipeline(settings: Settings) -> Pipeline:
+def build_pipeline(settings: Settings, variables: Mapping[str, str] | None = None) -> Pipeline:
     """The pipeline that the settings describe, not yet opened.
+
+    Args:
+        variables: where `STAGE__OPTION`s are looked up, if not in the environment.
 
     Raises:
         BadPlugin, BadSetting: see `find_stages`, `Pipeline.order`, `stage_options`.
@@ -62,16 +44,16 @@ def build_pipeline(settings: Settings) -> Pipeline:
     return Pipeline.order(
         settings.pipeline,
         find_stages(settings.plugins_path),
-        lambda stage: stage_options(stage.name, stage.options, settings),
+        lambda stage: stage_options(stage.name, stage.options, settings, variables),
     )
 
 
 @asynccontextmanager
 async def open_transcriber(
-    settings: Settings, worker_id: str = "local"
+    settings: Settings, worker_id: str = "local", *, variables: Mapping[str, str] | None = None
 ) -> AsyncIterator[Transcriber]:
-    """The road without the bus: the pipeline, opened, behind a transcriber."""
-    async with build_pipeline(settings).open() as pipeline:
+    """The road without the bus: the pipeline (see `build_pipeline`), opened, behind a transcriber."""
+    async with build_pipeline(settings, variables).open() as pipeline:
         model = pipeline.model or ModelInfo(
             settings.model_name or Path(settings.whisper_model).name
         )
@@ -91,10 +73,12 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
     async with AsyncExitStack() as stack:
         bus, transcriber = await _open_both(stack, settings, worker_id)
         service = _service(settings, bus, transcriber)
-        discovery = Discovery(bus, _info(settings, transcriber), service.stats)
+        discovery = Discovery(
+            bus, _info(settings, transcriber, service.credits.slots), service.stats
+        )
         # Until here there is nothing in hand: a signal simply ends the process.
-        told = _Signals()
-        stack.callback(told.ignore)
+        told = StopSignals()
+        stack.callback(told.restore)
         await service.start()
         await discovery.start()
         _log.info(
@@ -148,7 +132,7 @@ def _service(settings: Settings, bus: Bus, transcriber: Transcriber) -> Service:
     )
 
 
-def _info(settings: Settings, transcriber: Transcriber) -> ServiceInfo:
+def _info(settings: Settings, transcriber: Transcriber, slots: int) -> ServiceInfo:
     model = transcriber.model
     return ServiceInfo(
         name=settings.subject_prefix,
@@ -157,29 +141,11 @@ def _info(settings: Settings, transcriber: Transcriber) -> ServiceInfo:
         description="Speech to text",
         subject=Subjects(settings.subject_prefix).transcribe(model.name),
         queue_group=settings.queue_group,
-        metadata={"model": model.name, "revision": model.revision or ""},
+        metadata={"model": model.name, "revision": model.revision or "", "slots": str(slots)},
     )
 
 
-class _Signals:
-    """The first SIGTERM or SIGINT asks to stop, the second to stop now."""
-
-    def __init__(self) -> None:
-        self.stop = asyncio.Event()
-        self.now = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._told)
-
-    def _told(self) -> None:
-        (self.now if self.stop.is_set() else self.stop).set()
-
-    def ignore(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.remove_signal_handler(number)
-
-
-async def _until_told(told: _Signals, bus: Bus, service: Service, stuck_after: float) -> int:
+async def _until_told(told: StopSignals, bus: Bus, service: Service, stuck_after: float) -> int:
     """Wait for a signal (0), the end of the bus or a stuck thread (1)."""
     while not told.stop.is_set():
         try:
@@ -195,7 +161,7 @@ async def _until_told(told: _Signals, bus: Bus, service: Service, stuck_after: f
     return 0
 
 
-async def _drain(told: _Signals, service: Service, limit: float) -> None:
+async def _drain(told: StopSignals, service: Service, limit: float) -> None:
     """Finish what is in hand, or on a second signal answer it with `stopping`."""
     stopping = asyncio.create_task(service.stop(limit), name="drain")
     hurry = asyncio.create_task(told.now.wait(), name="hurry")
