@@ -21,6 +21,7 @@ __all__ = [
     "error_to_map",
     "map_to_error",
     "pack",
+    "segment_to_map",
     "unpack",
 ]
 

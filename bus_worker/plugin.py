@@ -27,6 +27,7 @@ from bus_worker.requests import Options
 __all__ = [
     "SAMPLE_RATE",
     "Draft",
+    "NoOptions",
     "Options",
     "Samples",
     "ServesModel",

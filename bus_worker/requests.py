@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bus_worker.errors import BadRequest
 from bus_worker.messages import unpack
 
+__all__ = ["Options", "TranscribeRequest", "read_request", "refusal"]
+
 MAX_PROMPT = 4000
 """Characters of a prompt; the model itself reads at most its last 223 tokens."""
 MAX_HOTWORDS = 200

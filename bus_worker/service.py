@@ -35,7 +35,7 @@ from bus_worker.requests import read_request
 from bus_worker.subjects import Subjects, model_token
 from bus_worker.transcriber import Transcriber
 
-__all__ = ["Service"]
+__all__ = ["Call", "Service"]
 
 _log = structlog.get_logger(__name__)
 

@@ -15,7 +15,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from bus_worker.errors import BadSetting
 
-__all__ = ["STAGE_OPTIONS", "Settings", "environment", "load_settings", "stage_options"]
+__all__ = [
+    "STAGE_OPTIONS",
+    "Settings",
+    "bad_setting",
+    "environment",
+    "load_settings",
+    "stage_options",
+]
 
 STAGE_OPTIONS: dict[str, tuple[str, ...]] = {
     "WHISPER_MODEL": ("whisper.model",),

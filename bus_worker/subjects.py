@@ -5,6 +5,21 @@ from dataclasses import dataclass
 
 from bus_worker.errors import BadRequest
 
+__all__ = [
+    "ACCEPTED_TYPES",
+    "CONTENT_TYPE",
+    "HEADER_CALL_ID",
+    "HEADER_CONTENT_TYPE",
+    "HEADER_DEADLINE",
+    "HEADER_ERROR",
+    "HEADER_ERROR_CODE",
+    "HEADER_HEARTBEAT",
+    "HEADER_REQUEST_ID",
+    "HEADER_TRACEPARENT",
+    "Subjects",
+    "model_token",
+]
+
 CONTENT_TYPE = "application/vnd.msgpack"
 """The registered media type; `ACCEPTED_TYPES` are the aliases in common use."""
 ACCEPTED_TYPES = frozenset({CONTENT_TYPE, "application/msgpack", "application/x-msgpack"})
