@@ -14,7 +14,7 @@ from bus_worker.plugin import SAMPLE_RATE, Draft, stage
 class Options(BaseModel):
     """What may come in, and how much of it; the operator's alone."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     formats: Annotated[tuple[audio.Format, ...], Field(min_length=1)] = audio.FORMATS
     """Formats that are allowed; the content decides which one it is, never the name."""

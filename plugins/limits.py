@@ -11,11 +11,12 @@ from bus_worker.plugin import SAMPLE_RATE, Draft, stage
 class Options(BaseModel):
     """How long a clip may be, in seconds; the operator's alone."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     min_duration: Annotated[float, Field(ge=0)] = 0.1
+    """Seconds; a shorter clip is refused."""
     max_duration: Annotated[float, Field(gt=0)] | None = 30.0
-    """None lifts the limit."""
+    """Seconds; a longer clip is refused. None lifts the limit."""
 
 
 @stage(Options, needs=("samples",), version="1")

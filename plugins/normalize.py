@@ -11,7 +11,7 @@ from bus_worker.plugin import Draft, stage
 class Options(BaseModel):
     """How loud."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     peak: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The loudest sample afterwards; 1 is full scale."""

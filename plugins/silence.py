@@ -11,7 +11,7 @@ from bus_worker.plugin import Draft, stage
 class Options(BaseModel):
     """What counts as silence."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Root mean square below which a clip is silent, as it was sent (1 is full scale)."""
