@@ -1,0 +1,71 @@
+"""A transcript as people and players want it: text, json, srt, vtt."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+
+from bus_worker.messages import Segment, Transcript
+
+__all__ = ["FORMATS", "to_json", "to_srt", "to_text", "to_vtt"]
+
+_ARROW = re.compile(r"-{2,}>")
+_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\0": "\ufffd"})
+
+
+def to_text(transcript: Transcript) -> str:
+    """What was said, on one line."""
+    return " ".join(transcript.text.split()) + "\n"
+
+
+def to_json(transcript: Transcript, **more: object) -> str:
+    """The reply as it came over the bus, `more` before it, on one line."""
+    return json.dumps({**more, **transcript.to_map()}, ensure_ascii=False) + "\n"
+
+
+def to_srt(transcript: Transcript) -> str:
+    """SubRip: numbered cues, a comma before the milliseconds.
+
+    There is no way to escape in SubRip: an arrow in the text, which would start a cue, is shortened.
+    """
+    cues = (
+        f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{_ARROW.sub('->', text)}\n"
+        for number, (start, end, text) in enumerate(_cues(transcript.segments), 1)
+    )
+    return "\n".join(cues)
+
+
+def to_vtt(transcript: Transcript) -> str:
+    """WebVTT: a header, a point before the milliseconds, `&`, `<` and `>` escaped."""
+    cues = (
+        f"{_clock(start, '.')} --> {_clock(end, '.')}\n{text.translate(_ESCAPES)}\n"
+        for start, end, text in _cues(transcript.segments)
+    )
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+FORMATS: dict[str, Callable[[Transcript], str]] = {
+    "text": to_text,
+    "json": to_json,
+    "srt": to_srt,
+    "vtt": to_vtt,
+}
+
+
+def _cues(segments: list[Segment]) -> Iterator[tuple[int, int, str]]:
+    """Start and end in milliseconds and the text of each segment that has any.
+
+    A blank line would end the cue, and a cue that does not end after its start is invalid.
+    """
+    for segment in segments:
+        lines = (line.strip() for line in segment.text.splitlines())
+        text = "\n".join(line for line in lines if line)
+        start = max(0, round(segment.start * 1000))
+        if text:
+            yield start, max(start + 1, round(segment.end * 1000)), text
+
+
+def _clock(milliseconds: int, point: str) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}{point}{rest:03d}"
