@@ -14,9 +14,13 @@ from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-__all__ = ["HardenedClient"]
+__all__ = ["MALFORMED", "HardenedClient"]
 
 _log = logging.getLogger(__name__)
+
+MALFORMED = "Bus-Worker-Malformed"
+"""A header that stands in for headers that cannot be read."""
+MALFORMED_BLOCK = f"NATS/1.0\r\n{MALFORMED}: 1\r\n\r\n".encode()
 
 
 class HardenedClient(Client):
@@ -24,8 +28,8 @@ class HardenedClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self.dropped = 0
-        """Messages that could not be decoded."""
+        self.undecodable = 0
+        """Messages whose headers or subject could not be decoded."""
 
     async def connect(  # type: ignore[override]
         self, servers: Any = "nats://localhost:4222", error_cb: Any = None, **options: Any
@@ -59,12 +63,21 @@ class HardenedClient(Client):
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
-        """Drop a message with undecodable headers or subject: in stock it ends the read loop."""
+        """Mark a message whose headers or subject cannot be decoded: in stock it ends the read loop.
+
+        It is handed on rather than dropped: it has used up the credit it came on.
+        """
         try:
             await super()._process_msg(sid, subject, reply, data, headers)
         except Exception as exc:  # noqa: BLE001 - whatever a stranger's bytes cause costs that message only
-            self.dropped += 1
-            _log.warning("dropped an undecodable message: %s", type(exc).__name__)
+            self.undecodable += 1
+            _log.warning("a message could not be decoded: %s", type(exc).__name__)
+            subject = subject.decode(errors="replace").encode()
+            reply = reply if _is_text(reply) else b""
+            try:
+                await super()._process_msg(sid, subject, reply, data, MALFORMED_BLOCK)
+            except Exception:  # noqa: BLE001 - it is in the log
+                _log.exception("a message was dropped")
 
     async def _send_publish(
         self, subject: str, reply: str, payload: bytes, payload_size: int, headers: Any
@@ -128,6 +141,14 @@ class HardenedClient(Client):
     async def flush_soon(self) -> None:
         """Kick the writer."""
         await self._flush_pending()
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _uncancelled(cb: Callable[[Msg], Awaitable[None]]) -> Callable[[Msg], Awaitable[None]]:

@@ -193,6 +193,8 @@ def unpack(payload: bytes) -> dict[str, Any]:
         data = msgpack.unpackb(payload, raw=False)
     except (ValueError, RecursionError) as exc:
         raise BadRequest("the message is not msgpack") from exc
-    if not isinstance(data, dict):
-        raise BadRequest(f"the message must be a msgpack map, not {type(data).__name__}")
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise BadRequest(
+            f"the message must be a msgpack map with text keys, not {type(data).__name__}"
+        )
     return data

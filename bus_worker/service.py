@@ -5,6 +5,7 @@ Deadlines, heartbeats and cancellation of a request live here; who gets which re
 """
 
 import asyncio
+import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from bus_worker.errors import (
     RequestError,
     Stopping,
 )
+from bus_worker.hardened import MALFORMED
 from bus_worker.messages import Segment, Transcript, error_to_map, pack, segment_to_map, unpack
 from bus_worker.plugin import Draft
 from bus_worker.requests import read_request
@@ -154,7 +156,7 @@ class Service:
                 "in_flight": self.credits.busy,
                 "stuck": len(self._stuck),
                 "overshoot": self.credits.overshoot,
-                "undecodable": getattr(self._bus.client, "dropped", 0),
+                "undecodable": getattr(self._bus.client, "undecodable", 0),
                 "answers": dict(self.counts),
             },
         }
@@ -209,10 +211,9 @@ class Service:
         if call.draft is None:
             return
         self._stuck[id(call)] = time.monotonic()
-        try:
-            await call.draft.settled()
-        finally:
-            del self._stuck[id(call)]
+        await call.draft.settled()
+        # Not in a `finally`: abandoned, the thread is stuck still, and the process must know when it leaves.
+        del self._stuck[id(call)]
 
     async def _work(self, call: Call, msg: Msg) -> Transcript:
         request = read_request(msg.data)
@@ -256,7 +257,9 @@ class Service:
             DeadlineExceeded: the deadline has passed on the way.
         """
         call.request_id = (header(msg, subjects.HEADER_REQUEST_ID) or msg.reply)[:MAX_ID]
-        call.call_id = (header(msg, subjects.HEADER_CALL_ID) or msg.reply)[:MAX_ID]
+        call.call_id = (header(msg, subjects.HEADER_CALL_ID) or secrets.token_hex(16))[:MAX_ID]
+        if header(msg, MALFORMED):
+            raise BadRequest("the message's headers cannot be read")
         call.deadline = call.received + self._request_timeout
         beat = _number(msg, subjects.HEADER_HEARTBEAT)
         if beat is not None:

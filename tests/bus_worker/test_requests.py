@@ -1,0 +1,110 @@
+"""What a caller may ask, and how a refusal names the field."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus_worker.errors import BadRequest
+from bus_worker.messages import pack
+from bus_worker.requests import Options, TranscribeRequest, read_request
+
+
+def test_audio_alone_is_a_request():
+    request = read_request(pack({"audio": b"x"}))
+    assert request == TranscribeRequest(audio=b"x")
+    assert request.options == Options()
+
+
+def test_everything_the_contract_lists_is_taken():
+    options = {
+        "language": "de", "task": "translate", "prompt": "p", "hotwords": ["a"], "temperature": 0,
+        "beam_size": 2, "word_timestamps": True, "vad": False,
+    }  # fmt: skip
+    request = read_request(
+        pack(
+            {
+                "audio": b"x", "format": "audio/wav", "options": options,
+                "stages": {"gain": {"gain": 2.0}}, "cache": False, "stream": True,
+            }
+        )
+    )  # fmt: skip
+    assert request.options.temperature == 0.0
+    assert request.stages == {"gain": {"gain": 2.0}}
+    assert request.stream
+    assert not request.cache
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({}, "'audio'"),
+        ({"audio": "text"}, "'audio'"),
+        ({"audio": None}, "'audio'"),
+        ({"audio": b"x", "sneaky": 1}, "unknown field 'sneaky'"),
+        ({"audio": b"x", "options": {"sneaky": 1}}, "unknown field 'options.sneaky'"),
+        ({"audio": b"x", "options": {"language": "English"}}, "'options.language'"),
+        ({"audio": b"x", "options": {"language": 5}}, "'options.language'"),
+        ({"audio": b"x", "options": {"task": "sing"}}, "'options.task'"),
+        ({"audio": b"x", "options": {"temperature": math.nan}}, "'options.temperature'"),
+        ({"audio": b"x", "options": {"temperature": 2}}, "'options.temperature'"),
+        ({"audio": b"x", "options": {"temperature": "0"}}, "'options.temperature'"),
+        ({"audio": b"x", "options": {"beam_size": 0}}, "'options.beam_size'"),
+        ({"audio": b"x", "options": {"beam_size": 10**9}}, "'options.beam_size'"),
+        ({"audio": b"x", "options": {"beam_size": True}}, "'options.beam_size'"),
+        ({"audio": b"x", "options": {"beam_size": 2.0}}, "'options.beam_size'"),
+        ({"audio": b"x", "options": {"prompt": "x" * 5000}}, "'options.prompt'"),
+        ({"audio": b"x", "options": {"hotwords": "word"}}, "'options.hotwords'"),
+        ({"audio": b"x", "options": {"hotwords": [""]}}, "'options.hotwords.0'"),
+        ({"audio": b"x", "options": {"hotwords": ["a"] * 300}}, "'options.hotwords'"),
+        ({"audio": b"x", "options": {"vad": 1}}, "'options.vad'"),
+        ({"audio": b"x", "stages": []}, "'stages'"),
+        ({"audio": b"x", "stages": {"a": 1}}, "'stages.a'"),
+        ({"audio": b"x", "stream": "yes"}, "'stream'"),
+        ({"audio": b"x", "format": b"wav"}, "'format'"),
+    ],
+)
+def test_a_wrong_field_is_named(body, says):
+    with pytest.raises(BadRequest) as caught:
+        read_request(pack(body))
+    assert says in caught.value.message
+    assert len(caught.value.message) < 600
+
+
+def test_a_refusal_never_echoes_what_was_sent():
+    with pytest.raises(BadRequest) as caught:
+        read_request(pack({"audio": b"x", "options": {"language": "my-secret"}}))
+    assert "my-secret" not in caught.value.message
+
+
+wire = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**64 - 1),
+        st.floats(),
+        st.binary(),
+        st.text(),
+    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["audio", "options", "stages", "stream", "cache", "format", "x"]), wire
+    )
+)
+def test_any_map_is_a_request_or_refused_by_name(body):
+    try:
+        payload = pack(body)
+    except UnicodeEncodeError:
+        return
+    refused = ""
+    try:
+        read_request(payload)
+    except BadRequest as error:
+        refused = error.message
+    assert "'" in refused or refused == ""
