@@ -81,7 +81,7 @@ class RequestError(BusWorkerError):
 
 
 class BadRequest(RequestError):
-    """The request is not a msgpack map of the fields that the contract lists."""
+    """The request is not a msgpack map of known fields with values that are allowed."""
 
     code = "bad_request"
 
