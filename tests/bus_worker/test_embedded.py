@@ -1,0 +1,93 @@
+"""A nats-server of our own."""
+
+import asyncio
+import os
+import signal
+import sys
+import textwrap
+from pathlib import Path
+
+import nats
+import pytest
+
+from bus_worker.embedded import NatsServer, nats_server, server_conf
+from bus_worker.errors import SetupError
+from tests.helpers.house import until
+
+
+async def test_it_runs_with_jetstream_and_room_for_large_messages_and_leaves_nothing():
+    async with nats_server(default_model="base") as server:
+        nc = await nats.connect(server.url)
+        assert nc.max_payload == 8 * 1024 * 1024
+        assert (await nc.jetstream().account_info()).streams == 0
+        await nc.close()
+        folder, pid = server._folder, server.process.pid
+    assert not folder.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_it_comes_back_on_its_port():
+    async with nats_server() as server:
+        url = server.url
+        await server.stop()
+        await server.start()
+        assert server.url == url
+        await (await nats.connect(url)).close()
+
+
+async def test_a_taken_port_is_one_sentence():
+    async with nats_server() as server:
+        with pytest.raises(SetupError, match=r"did not start; it said: .*address already in use"):
+            async with nats_server(port=server.port):
+                pass
+
+
+async def test_a_token_is_asked_for():
+    async with nats_server(token="sesame") as server:
+        nc = await nats.connect(f"nats://sesame@127.0.0.1:{server.port}")
+        assert nc.is_connected
+        await nc.close()
+
+
+async def test_it_dies_with_its_parent_however_that_dies(tmp_path: Path):
+    script = textwrap.dedent(
+        """
+        import asyncio
+        from bus_worker.embedded import nats_server
+        async def main():
+            async with nats_server() as server:
+                print(server.process.pid, flush=True)
+                await asyncio.sleep(60)
+        asyncio.run(main())
+        """
+    )
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        script,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    pid = int(await asyncio.wait_for(parent.stdout.readline(), 20))
+    parent.send_signal(signal.SIGKILL)
+    await parent.wait()
+    await until(lambda: not _runs(pid))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_a_wrong_configuration_says_why(tmp_path: Path):
+    with pytest.raises(SetupError, match="did not start"):
+        await NatsServer("no { such: thing", tmp_path).start()
+
+
+def test_the_configuration_names_the_default_model(tmp_path: Path):
+    conf = server_conf(store=tmp_path, default_model="tiny.en", token='a"b', prefix="ears")
+    assert 'mappings { "ears.v1.transcribe": "ears.v1.transcribe.tiny_en" }' in conf
+    assert 'token: "a\\"b"' in conf
