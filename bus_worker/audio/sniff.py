@@ -88,7 +88,8 @@ def sniff(data: bytes) -> tuple[Kind, int]:
     start = _behind_id3(data)
     kind = _container(data[start : start + 64]) or _raw_frames(data, start)
     if kind is None:
-        raise _not_audio(_looks_like(data[start : start + 2048]))
+        head = data[start : start + 2048]
+        raise _not_audio(_looks_like(head) if head else "an ID3 tag with nothing behind it")
     return kind, start
 
 

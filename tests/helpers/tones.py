@@ -7,6 +7,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import soundfile
+from av.audio.plane import AudioPlane
 
 Samples = npt.NDArray[np.float32]
 
@@ -68,7 +69,7 @@ def _encode_by_ffmpeg(
     samples: Samples, rate: int, muxer: str, codec: str, options: dict[str, str]
 ) -> bytes:
     planes = np.ascontiguousarray(np.atleast_2d(samples.T))
-    layout = {1: "mono", 2: "stereo"}[len(planes)]
+    layout = {1: "mono", 2: "stereo", 8: "7.1"}[len(planes)]
     with tempfile.NamedTemporaryFile() as file:  # `faststart` opens its own output again
         _mux(file.name, planes, layout, rate, (muxer, codec, options))
         return file.read()
@@ -86,7 +87,9 @@ def _mux(
         stream = container.add_stream(codec, rate=rate, layout=layout)
         for start in range(0, planes.shape[1], 4096):
             block = np.ascontiguousarray(planes[:, start : start + 4096])
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
+            frame = av.AudioFrame(format="fltp", layout=layout, samples=block.shape[1])
+            for index, channel in enumerate(block):  # not by from_ndarray: 8 channels crash it
+                AudioPlane(frame, index).update(channel)
             frame.sample_rate = rate
             frame.pts = start
             container.mux(stream.encode(frame))
