@@ -111,8 +111,8 @@ def _open_soundfile(memory: Memory) -> Any:
     class Forward(soundfile.SoundFile):
         """Reads on without seeking.
 
-        soundfile seeks to where it already is at every read: that halved FLAC's speed, made
-        mpg123 lose its bit reservoir and complain on stderr, and audibly damaged Opus (measured).
+        soundfile seeks to where it already is at every read: that halved FLAC's speed, and
+        changed the samples of an Opus clip (measured).
         """
 
         def seekable(self) -> bool:

@@ -79,6 +79,14 @@ def test_blocks_join_to_what_decode_gives_and_none_is_long():
     np.testing.assert_array_equal(np.concatenate(blocks), audio.decode(data))
 
 
+def test_blocks_are_read_without_seeking(monkeypatch: pytest.MonkeyPatch):
+    """Seeking to where it is, as soundfile does by itself, changes what some clips sound like."""
+    sought = []
+    monkeypatch.setattr(soundfile.SoundFile, "seek", lambda *args: sought.append(args))
+    assert len(audio.decode(encode(tone(2), 16000, "opus"))) == 2 * audio.SAMPLE_RATE
+    assert sought == []
+
+
 def test_a_stream_may_be_left_half_read():
     stream = audio.blocks(wav_bytes(tone(5)))
     assert len(next(stream))
@@ -86,9 +94,9 @@ def test_a_stream_may_be_left_half_read():
 
 
 def test_a_consumer_may_take_its_time():
-    stream = audio.blocks(encode(tone(2), 16000, "aac"), timeout=0.2)
+    stream = audio.blocks(encode(tone(2), 16000, "aac"), timeout=1)
     next(stream)
-    time.sleep(0.3)
+    time.sleep(1.1)
     assert sum(map(len, stream)) > audio.SAMPLE_RATE
 
 
