@@ -55,6 +55,14 @@ class Address:
     key: Path | None = None
     inbox_prefix: str = "_INBOX"
 
+    @property
+    def shown(self) -> str:
+        """The servers without user names, passwords and tokens."""
+        return ", ".join(
+            f"{scheme}://{rest.rpartition('@')[2]}" if rest else scheme.rpartition("@")[2]
+            for scheme, _, rest in (server.partition("://") for server in self.servers)
+        )
+
     def options(self) -> dict[str, Any]:
         """What `Client.connect` takes for it."""
         options: dict[str, Any] = {
@@ -114,7 +122,7 @@ class Bus:
                 self._watch = asyncio.create_task(self._watching(), name="bus-watchdog")
                 return
         except (OSError, nats_errors.Error, ValueError) as exc:
-            raise Unavailable(f"cannot connect to the bus at {_masked(address)}: {exc}") from exc
+            raise Unavailable(f"cannot connect to the bus at {address.shown}: {exc}") from exc
         finally:
             self._refused = None
             if not task.done():
@@ -124,7 +132,7 @@ class Bus:
                 await self._hang_up()
         reason = self.last_error or "no answer"
         raise Unavailable(
-            f"cannot connect to the bus at {_masked(address)}: {reason}; is nats-server running there,"
+            f"cannot connect to the bus at {address.shown}: {reason}; is nats-server running there,"
             " and are NATS_URL and its credentials right?"
         )
 
@@ -232,14 +240,6 @@ async def connect(address: Address, limit: float | None = 10.0) -> AsyncIterator
         yield bus
     finally:
         await bus.close()
-
-
-def _masked(address: Address) -> str:
-    """The servers without user names, passwords and tokens."""
-    return ", ".join(
-        f"{scheme}://{rest.rpartition('@')[2]}" if rest else scheme.rpartition("@")[2]
-        for scheme, _, rest in (server.partition("://") for server in address.servers)
-    )
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ __all__ = [
     "Settings",
     "bad_setting",
     "environment",
+    "inherited",
     "load_settings",
     "stage_options",
 ]
@@ -145,6 +146,11 @@ def environment(folder: Path | None = None) -> dict[str, str]:
     """The process's variables over those of `.env` in `folder` (the current one), empty ones left out."""
     kept = {**dotenv_values((folder or Path.cwd()) / ".env"), **os.environ}
     return {name.upper(): value for name, value in kept.items() if value}
+
+
+def inherited(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child of ours: this process's, with `variables` over it (empty: unset)."""
+    return {**os.environ, **variables}
 
 
 def load_settings(variables: Mapping[str, str] | None = None) -> Settings:

@@ -1,0 +1,66 @@
+"""The command line: reads the arguments, hands over to a command, ends in a status and at most one sentence.
+
+A command is a module of this package that is imported when it is asked for: `transcribe` over the
+bus must not need what a worker needs.
+"""
+
+import importlib
+import io
+import os
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Sequence
+
+from bus_worker.cli.parser import build_parser
+from bus_worker.cli.terminal import complain
+from bus_worker.errors import BusWorkerError
+from bus_worker.settings import environment
+
+__all__ = ["build_parser", "main"]
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C."""
+    args = build_parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a terminal without UTF-8 gets escapes, not an end
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _run(args)
+        sys.stdout.flush()
+    except BusWorkerError as exc:
+        return _failed(exc.message)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone; the interpreter's own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except ModuleNotFoundError as exc:
+        return _failed(
+            f"`bus-worker {args.command}` needs {exc.name}, which is not installed here:"
+            " pip install 'bus-worker[worker]'"
+        )
+    except Exception as exc:  # noqa: BLE001 - ours to mend, but a person reads it
+        if environment().get("LOG_LEVEL") == "DEBUG":
+            traceback.print_exc()
+        return _failed(
+            f"unforeseen {type(exc).__name__}: {exc} (LOG_LEVEL=DEBUG shows where; please report it)"
+        )
+    return status
+
+
+def _run(args: Namespace) -> int:
+    command = importlib.import_module(f"bus_worker.cli.{args.command}")
+    status: int = command.run(args)
+    return status
+
+
+def _failed(sentence: str) -> int:
+    complain(sentence)
+    return FAILED

@@ -1,0 +1,136 @@
+"""Commands and their arguments."""
+
+import argparse
+from typing import Any, NoReturn
+
+from bus_worker import __version__
+from bus_worker.cli.terminal import complain
+from bus_worker.formats import FORMATS
+
+__all__ = ["build_parser"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, as every other failure here."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        complain(f"{message}; see `{self.prog} --help`")
+        self.exit(2)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; `command` says which module of this package runs."""
+    parser = _Parser(
+        prog="bus-worker",
+        description="Speech to text on a message bus.",
+        epilog="Settings come from the environment and from .env in this folder; `bus-worker config` shows them.",
+    )
+    parser.add_argument("--version", action="version", version=f"bus-worker {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", title="commands", required=True, parser_class=_Parser
+    )
+    _up(commands)
+    _command(commands, "run", "Run one worker until it is told to stop.")
+    _command(
+        commands,
+        "setup",
+        "Fetch the model and check that the bus suits; run it before the first worker.",
+    )
+    _transcribe(commands)
+    _models(commands)
+    plugins = _command(
+        commands, "plugins", "List the stages, their options and where they come from."
+    )
+    plugins.add_argument("--json", action="store_true", help="as JSON, for programs")
+    _command(
+        commands, "config", "Print the effective settings as lines for a .env, secrets masked."
+    )
+    _command(
+        commands,
+        "doctor",
+        "Check bus, workers, model, libraries and settings, and say how to mend what is wrong.",
+    )
+    return parser
+
+
+def _command(commands: Any, name: str, sentence: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(name, help=sentence, description=sentence)
+    return made
+
+
+def _up(commands: Any) -> None:
+    up = _command(
+        commands,
+        "up",
+        "Start a bus and workers on this machine, and keep them running until Ctrl-C.",
+    )
+    up.add_argument(
+        "--bus-host", metavar="ADDRESS",
+        help="let other machines reach the bus at this address of ours (0.0.0.0: at all of them),"
+        " with a token (default: this machine only)",
+    )  # fmt: skip
+    up.add_argument(
+        "--workers", metavar="N", type=_positive, help="worker processes (default: API_WORKERS, 2)"
+    )
+
+
+def _transcribe(commands: Any) -> None:
+    transcribe = _command(commands, "transcribe", "Print what is said in audio files.")
+    add = transcribe.add_argument
+    add("files", metavar="FILE", nargs="+", help="an audio file; - reads standard input")
+    add("--format", choices=FORMATS, default="text", help="how to write it (default: %(default)s)")
+    add(
+        "--output",
+        metavar="DIR",
+        help="write each transcript to a file in this folder (default: print them)",
+    )
+    add("--language", metavar="XX", help="language spoken, such as en (default: detected)")
+    add(
+        "--task", choices=("transcribe", "translate"), default="transcribe",
+        help="translate writes English whatever is spoken (default: %(default)s)",
+    )  # fmt: skip
+    add("--prompt", metavar="TEXT", help="what came before, for style and spelling")
+    add("--words", action="store_true", help="time each word (seen in json)")
+    add(
+        "--model",
+        metavar="NAME",
+        help="which model is to hear it (default: DEFAULT_MODEL, else the bus's own)",
+    )
+    add(
+        "--timeout", metavar="SECONDS", type=_seconds,
+        help="longest wait for one file (default: REQUEST_TIMEOUT, 60)",
+    )  # fmt: skip
+    add("--local", action="store_true", help="in this process, without a bus")
+
+
+def _models(commands: Any) -> None:
+    models = _command(commands, "models", "List, fetch and verify models.")
+    actions = models.add_subparsers(
+        dest="action", metavar="ACTION", required=True, parser_class=_Parser
+    )
+    _command(actions, "list", "List the models known by name, and which are here.")
+    pull = _command(actions, "pull", "Fetch a model, or mend what is damaged of it.")
+    pull.add_argument("name", metavar="NAME", help="a name of the list, or org/repo of the hub")
+    verify = _command(actions, "verify", "Compare every file of a model with its known hash.")
+    verify.add_argument(
+        "name", metavar="NAME", nargs="?", help="which one (default: all that are here)"
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)

@@ -1,0 +1,71 @@
+"""`setup`: what has to be there before the first worker starts: the model here, a bus that suits."""
+
+import asyncio
+import logging
+from argparse import Namespace
+
+from bus_worker.bus import connect
+from bus_worker.cli.terminal import say
+from bus_worker.connection import address
+from bus_worker.embedded import MAX_PAYLOAD
+from bus_worker.errors import SetupError
+from bus_worker.messages import ModelInfo
+from bus_worker.settings import Settings, load_settings
+
+__all__ = ["prepare_model", "run", "short", "show_downloads"]
+
+CONNECT_LIMIT = 3.0
+
+
+def run(_: Namespace) -> int:
+    """Fetch and verify the model, then look at the bus."""
+    settings = load_settings()
+    prepare_model(settings)
+    asyncio.run(_look_at_bus(settings))
+    return 0
+
+
+def prepare_model(settings: Settings) -> str:
+    """Have the model of the pipeline here, whole; the name that it is served under.
+
+    Raises:
+        ModelUnavailable: it is not here and cannot be fetched; says what to do.
+    """
+    if "whisper" not in settings.pipeline:
+        return settings.asked_model
+    from bus_worker.model_store import find_model  # noqa: PLC0415 - needs the worker extra to fetch
+
+    show_downloads()
+    found = find_model(
+        settings.whisper_model, model_dir=settings.model_dir, model_name=settings.model_name
+    )
+    say(f"model {short(found.info)}: {found.path}")
+    return found.info.name
+
+
+def short(model: ModelInfo) -> str:
+    """A model's name and revision for people."""
+    return f"{model.name} ({model.revision[:12]})" if model.revision else model.name
+
+
+def show_downloads() -> None:
+    """Tell when a download begins; the hub's library draws its own bar on a terminal."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("bus_worker.model_store")
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+async def _look_at_bus(settings: Settings) -> None:
+    where = address(settings)
+    async with connect(where, CONNECT_LIMIT) as bus:
+        largest = bus.client.max_payload
+    wanted = min(settings.max_file_size, MAX_PAYLOAD)
+    if largest < wanted:
+        raise SetupError(
+            f"the bus takes messages of {largest} bytes, clips may have {wanted}:"
+            f" set max_payload: {MAX_PAYLOAD} in nats-server's configuration"
+        )
+    say(f"bus {where.shown}: takes messages of {largest} bytes")

@@ -1,0 +1,219 @@
+"""Everything on this machine: a bus, workers as child processes, kept running until told to stop."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from bus_worker.connection import open_client
+from bus_worker.crew import FIRST_PAUSE, LONGEST_PAUSE, Crew
+from bus_worker.embedded import NatsServer, nats_server
+from bus_worker.errors import SetupError
+from bus_worker.settings import Settings
+from bus_worker.signals import StopSignals
+
+__all__ = ["up"]
+
+PORT = 4222
+"""Where every client looks when nobody tells it where."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bus:
+    """The bus of this house: ours, or the one that NATS_URL names."""
+
+    settings: Settings
+    server: NatsServer | None = None
+    beyond: tuple[str, ...] = ()
+    """What other machines use as NATS_URL."""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a worker's environment needs to reach it; empty is unset."""
+        if self.server is None:
+            return {}
+        credentials = {n.upper(): "" for n in Settings.model_fields if n.startswith("nats_")}
+        credentials["NATS_INBOX_PREFIX"] = self.settings.nats_inbox_prefix
+        return {**credentials, "NATS_URL": self.settings.nats_url[0]}
+
+
+async def up(
+    settings: Settings, *, bus_host: str | None, workers: int, model: str, program: str, say: Say
+) -> None:
+    """Run a house until SIGINT, SIGTERM or SIGHUP; a second one kills.
+
+    Args:
+        bus_host: listen there, with a token, instead of on loopback without.
+        model: where requests that name none go.
+        program: how this command line is called.
+        say: prints one line.
+
+    Raises:
+        SetupError, Unavailable: it could not be brought up; one sentence.
+    """
+    told = StopSignals(signal.SIGHUP)
+    work = asyncio.create_task(_keep_house(
+        settings, told, bus_host=bus_host, workers=workers, model=model, program=program, say=say
+    ), name="up")  # fmt: skip
+    stop = asyncio.create_task(told.stop.wait(), name="stop")
+    try:
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            say("stopping; workers finish what they have in hand (again: kill them)")
+            work.cancel()
+            await asyncio.wait({work})
+        if not work.cancelled():
+            work.result()
+    finally:
+        stop.cancel()
+        await asyncio.wait({stop})
+        told.restore()
+
+
+async def _keep_house(
+    settings: Settings,
+    told: StopSignals,
+    *,
+    bus_host: str | None,
+    workers: int,
+    model: str,
+    program: str,
+    say: Say,
+) -> None:
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(_open_bus(settings, bus_host, model, say))
+        client = await stack.enter_async_context(open_client(bus.settings))
+        variables = bus.variables | _share(settings, workers)
+        crew = Crew(client, workers, variables, drain_timeout=settings.drain_timeout, say=say)
+        stack.push_async_callback(crew.stop, told.now)
+        if bus.server is not None:
+            crew.also(_keep_server(bus.server, say))
+        say(f"starting {workers} worker{'s'[: workers > 1]}")
+        await crew.run(on_ready=lambda: _tell(bus, crew, program, say))
+
+
+def _share(settings: Settings, workers: int) -> dict[str, str]:
+    """This machine's cores shared out among the workers, and how they log."""
+    variables = {}
+    if settings.whisper_replicas is None and settings.whisper_device != "cuda":
+        share = _cores() // (workers * settings.whisper_threads)
+        variables["WHISPER_REPLICAS"] = str(max(1, share))
+    if settings.log_format == "auto":
+        # A worker's standard error is a pipe to us: only we know whether a person reads it.
+        variables["LOG_FORMAT"] = "console" if sys.stderr.isatty() else "json"
+    return variables
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@asynccontextmanager
+async def _open_bus(
+    settings: Settings, host: str | None, model: str, say: Say
+) -> AsyncIterator[_Bus]:
+    """The bus that the settings name, else a nats-server of ours."""
+    if "nats_url" in settings.model_fields_set:
+        if host is not None:
+            raise SetupError(
+                "--bus-host is for a bus of `up`'s own, but NATS_URL names another: give only one"
+            )
+        yield _Bus(settings)
+        return
+    token = secrets.token_urlsafe(24) if host else None
+    async with AsyncExitStack() as stack:
+        server = await _start_server(stack, settings, host or "127.0.0.1", token, model)
+        if server.port != PORT:
+            say(f"port {PORT} is taken; this bus is at {server.port}")
+        url = server.url.replace("//", f"//{token}@" if token else "//")
+        ours = _for_ours(settings, url)
+        beyond = [f"nats://{token}@{at}:{server.port}" for at in _addresses(host)] if host else []
+        yield _Bus(ours, server, tuple(beyond))
+
+
+async def _start_server(
+    stack: AsyncExitStack, settings: Settings, host: str, token: str | None, model: str
+) -> NatsServer:
+    """A nats-server on the usual port, or on any where that is taken: never hijack somebody's."""
+
+    def starting(port: int) -> contextlib.AbstractAsyncContextManager[NatsServer]:
+        return nats_server(
+            port=port, host=host, token=token, default_model=model, prefix=settings.subject_prefix
+        )
+
+    if not _taken(host, PORT):
+        # Another `up` may be faster; if something else is wrong, the next try says it.
+        with contextlib.suppress(SetupError):
+            return await stack.enter_async_context(starting(PORT))
+    return await stack.enter_async_context(starting(-1))
+
+
+def _taken(host: str, port: int) -> bool:
+    """Whether somebody listens there, or where clients look first."""
+    for name in {host, "localhost"}:
+        with contextlib.suppress(OSError):
+            socket.create_connection((name, port), timeout=0.2).close()
+            return True
+    return False
+
+
+def _for_ours(settings: Settings, url: str) -> Settings:
+    """The settings of a client of our own bus: no credentials but those in its address."""
+    kept = {"nats_inbox_prefix"}
+    unset = {
+        name: Settings.model_fields[name].default
+        for name in Settings.model_fields
+        if name.startswith("nats_") and name not in kept
+    }
+    return settings.model_copy(update={**unset, "nats_url": (url,)})
+
+
+def _addresses(host: str) -> list[str]:
+    """Under which addresses other machines reach us."""
+    if host not in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not listened on
+        return [f"[{host}]" if ":" in host else host]
+    found = []
+    # No packet leaves: connecting a datagram socket only asks the routing table.
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        found.append(str(probe.getsockname()[0]))
+    return found or [socket.gethostname()]
+
+
+async def _keep_server(server: NatsServer, say: Say) -> None:
+    """Start our nats-server again when it dies; clients come back by themselves."""
+    pause = FIRST_PAUSE
+    while server.process is not None:
+        await server.process.wait()
+        say(f"nats-server (pid {server.process.pid}) has died; starting it again")
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+        await server.start()
+
+
+def _tell(bus: _Bus, crew: Crew, program: str, say: Say) -> None:
+    """What runs where, and what to do with it."""
+    if bus.server is not None and bus.server.process is not None:
+        local = f"nats://localhost:{bus.server.port}"
+        say(f"nats-server  pid {bus.server.process.pid}  {'with a token' if bus.beyond else local}")
+    for worker in crew.workers:
+        slots = f", {worker.slots} at once" if worker.slots else ""
+        say(f"worker {worker.number}     pid {worker.pid}  model {worker.model}{slots}")
+    if bus.server is None or (bus.server.port == PORT and not bus.beyond):
+        say(f"ready: {program} transcribe FILE")
+    else:
+        say(f"ready: NATS_URL={bus.settings.nats_url[0]} {program} transcribe FILE")
+    for url in bus.beyond:
+        say(f"more workers on other machines: NATS_URL={url} bus-worker run")
+    say("Ctrl-C stops all of it")
