@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ CONNECT_TIMEOUT = 2
 RECONNECT_WAIT = 0.25
 WATCH_EVERY = 5.0
 RTT_TIMEOUT = 5
+TELL_EVERY = 30.0
+"""Seconds between two log lines about a bus that is awaited for ever."""
 
 Listener = Callable[[], Awaitable[None]]
 
@@ -98,6 +101,9 @@ class Bus:
         self.last_error: Exception | None = None
         self._refused: asyncio.Future[Exception] | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._address = Address()
+        self._endless = False
+        self._told = float("-inf")
 
     @property
     def connected(self) -> bool:
@@ -110,10 +116,11 @@ class Bus:
         Raises:
             Unavailable: no server by then, or one that refuses us (at once); says which.
         """
-        self._refused = asyncio.get_running_loop().create_future()
+        self._address, self._endless = address, limit is None
+        self._refused = refused = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._connect(address))
         try:
-            waiting: set[asyncio.Future[Any]] = {task, self._refused}
+            waiting: set[asyncio.Future[Any]] = {task, refused}
             done, _ = await asyncio.wait(
                 waiting, timeout=limit, return_when=asyncio.FIRST_COMPLETED
             )
@@ -130,7 +137,8 @@ class Bus:
                 await asyncio.wait({task})
             if self._watch is None:
                 await self._hang_up()
-        reason = self.last_error or "no answer"
+        # What the server said, not the reset connection that comes after it.
+        reason = refused.result() if refused.done() else self.last_error or "no answer"
         raise Unavailable(
             f"cannot connect to the bus at {address.shown}: {reason}; is nats-server running there,"
             " and are NATS_URL and its credentials right?"
@@ -195,7 +203,7 @@ class Bus:
         elif isinstance(error, nats_errors.SlowConsumerError):
             _log.error("the bus dropped messages for %s: too many unread", error.subject)
         else:
-            _log.info("bus: %s", error)
+            self._tell(error)
         refusal = (
             "authorization" in text
             or "authentication" in text
@@ -204,11 +212,20 @@ class Bus:
         if self._refused is not None and not self._refused.done() and refusal:
             self._refused.set_result(error)
 
+    def _tell(self, error: Exception) -> None:
+        """Every failed attempt ends here, four a second; who waits for ever is told now and then."""
+        if self._endless and not self.connected and time.monotonic() - self._told > TELL_EVERY:
+            self._told = time.monotonic()
+            _log.warning("no bus at %s: %s; trying on", self._address.shown, error)
+        else:
+            _log.debug("bus: %s", error)
+
     async def _on_disconnected(self) -> None:
         if isinstance(self.client, HardenedClient):
             self.client.forget_unsent_subscriptions()
         if self.client.is_closed:
             return
+        self._told = time.monotonic()
         _log.warning("bus lost; reconnecting")
         await _tell(self.on_lost)
 

@@ -22,6 +22,9 @@ __all__ = ["Credits"]
 _log = logging.getLogger(__name__)
 
 RTT_TIMEOUT = 5
+ABANDON_TIMEOUT = 5
+ANSWERED_EVERY = 0.05
+"""Seconds between two looks, at the end, whether anybody still waits."""
 
 
 class Credits:
@@ -77,8 +80,13 @@ class Credits:
         self._bus.on_back.append(self._back)
         await self._back()
 
-    async def stop(self, limit: float) -> bool:
-        """Offer nothing more, finish what is in hand; False if some of it is not done by `limit` seconds."""
+    async def stop(self, limit: float, *, answered: Callable[[], bool] = lambda: False) -> bool:
+        """Offer nothing more, finish what is in hand; False if some of it is not done by `limit` seconds.
+
+        Args:
+            limit: seconds to wait at most.
+            answered: says that nobody waits for what still runs: then it is not waited for either.
+        """
         self._offering = False
         idle = set(self._idle)
         if self._bus.connected:
@@ -95,19 +103,21 @@ class Credits:
         self._spent.clear()
         loop = asyncio.get_running_loop()
         end = loop.time() + limit
-        while self._running and (left := end - loop.time()) > 0:
-            await asyncio.wait(set(self._running), timeout=left)
+        while self._running and (left := end - loop.time()) > 0 and not answered():
+            await asyncio.wait(set(self._running), timeout=min(left, ANSWERED_EVERY))
         if self._retiring is not None:
             self._retiring.cancel()
             await asyncio.wait({self._retiring})
         return not self._running
 
     async def abandon(self) -> None:
-        """Cancel what is still in hand (after `stop` ran out of time) and wait for it."""
+        """Cancel what is still in hand (after `stop` ran out of time); what waited behind it still runs."""
         for task in self._running:
             task.cancel()
-        if self._running:
-            await asyncio.wait(set(self._running), timeout=5)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + ABANDON_TIMEOUT
+        while self._running and (left := end - loop.time()) > 0:
+            await asyncio.wait(set(self._running), timeout=left)
 
     async def _back(self) -> None:
         """Offer every slot that is free."""

@@ -97,6 +97,7 @@ class Service:
         self._waiting: OrderedDict[str, float] = OrderedDict()
         self._telling: set[asyncio.Task[bool]] = set()
         self._stuck: dict[int, float] = {}
+        self._leaving = False
         self._started = datetime.now(UTC)
         self._seconds = 0.0
         self._last_error = ""
@@ -120,7 +121,7 @@ class Service:
 
     async def stop(self, limit: float) -> None:
         """Take nothing more, finish what is in hand; what is not done by `limit` seconds hears `stopping`."""
-        if not await self.credits.stop(limit):
+        if not await self.credits.stop(limit, answered=self._answered):
             await self.stop_now()
         for sub in self._subs:
             try:
@@ -131,10 +132,15 @@ class Service:
 
     async def stop_now(self) -> None:
         """Answer every request in hand with `stopping`; wait a moment for the answers to be written."""
+        self._leaving = True
         for call in list(self._calls.values()):
             call.give_up(Stopping())
-        await self.credits.stop(1.0)
+        await self.credits.stop(1.0, answered=self._answered)
         await self.credits.abandon()
+
+    def _answered(self) -> bool:
+        """Whether all that is left in hand is threads whose callers have their answer."""
+        return self.credits.busy == len(self._stuck)
 
     def stuck_for(self) -> float:
         """Seconds that the longest-stuck thread has outlived its request's answer."""
@@ -172,6 +178,8 @@ class Service:
             try:
                 self._read_headers(call, msg)
                 structlog.contextvars.bind_contextvars(request_id=call.request_id)
+                if self._leaving:
+                    raise Stopping
                 if call.call_id in self._calls:
                     _log.info("asked_again", call_id=call.call_id)
                     return  # the one in hand answers on the same inbox

@@ -8,7 +8,6 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +15,7 @@ from nats.aio.client import Client
 
 from bus_worker.embedded import die_with_parent
 
-COMMAND = (sys.executable, "-c", "import asyncio,sys; from bus_worker.settings import load_settings; from bus_worker.logs import set_up_logs; from bus_worker.worker import run_worker; set_up_logs(); sys.exit(asyncio.run(run_worker(load_settings())))")
+COMMAND = (sys.executable, "-m", "bus_worker", "run")
 ROOT = Path(__file__).resolve().parents[2]
 PRETEND = ROOT / "bus_worker" / "testing.py"
 STARTS_WITHIN = 40.0
@@ -38,14 +37,14 @@ class WorkerProcess:
         return str(self.event("ready")["worker_id"])
 
     def event(self, name: str) -> dict[str, Any]:
-        """The first log line of that event."""
-        return next(line for line in self.lines if line["event"] == name)
+        """The first log line whose event begins so."""
+        return next(line for line in self.lines if line["event"].startswith(name))
 
     def has_said(self, name: str) -> bool:
-        return any(line["event"] == name for line in self.lines)
+        return any(line["event"].startswith(name) for line in self.lines)
 
     async def said(self, name: str, limit: float = STARTS_WITHIN) -> dict[str, Any]:
-        """Wait for a log line of that event."""
+        """Wait for a log line whose event begins so."""
         async with asyncio.timeout(limit):
             while not self.has_said(name):
                 ended = self.process.returncode is not None and self._reading.done()
@@ -128,6 +127,9 @@ class Processes:
 
 async def ask_all(nc: Client, verb: str, *, wait: float = 0.5) -> list[dict[str, Any]]:
     """Every answer to `$SRV.<verb>.stt` that comes within `wait` seconds."""
+    if not nc.is_connected:
+        await asyncio.sleep(wait)
+        return []
     inbox = f"_INBOX.test.{secrets.token_hex(8)}"
     answers: list[dict[str, Any]] = []
 
@@ -150,12 +152,17 @@ async def figures(nc: Client, wait: float = 0.1) -> dict[str, dict[str, Any]]:
     }
 
 
-async def until_busy(
-    nc: Client, busy: Callable[[int], bool] = bool, limit: float = 10.0
-) -> str:
-    """Wait until a worker has requests in hand; its id."""
+async def until_answering(nc: Client, workers: set[str], limit: float = 15.0) -> None:
+    """Wait until all of these workers answer on the bus."""
+    async with asyncio.timeout(limit):
+        while not workers <= set(await figures(nc, 0.05)):
+            pass  # each question waits a little for its answers
+
+
+async def until_busy(nc: Client, limit: float = 10.0) -> str:
+    """Wait until a worker has a request in hand; its id."""
     async with asyncio.timeout(limit):
         while True:
             for worker_id, data in (await figures(nc, 0.05)).items():
-                if busy(data["in_flight"]):
+                if data["in_flight"]:
                     return worker_id
