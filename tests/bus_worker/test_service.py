@@ -221,6 +221,24 @@ async def test_a_worker_in_a_hurry_sends_its_callers_elsewhere(workers: Workers)
     assert transcript.worker_id == "w2"
 
 
+@pytest.mark.parametrize("stubborn", [0, 1], ids=["willing", "stuck"])
+async def test_a_request_queued_behind_another_hears_too_that_the_worker_leaves(
+    workers: Workers, stubborn: float
+):
+    service = await workers.start(seconds=30, stubborn=stubborn)
+    first = asyncio.create_task(exchange(workers, pack({"audio": b"1"})))
+    await until(lambda: service.credits.busy == 1)
+    nc = (await workers.bus()).client
+    inbox = nc.new_inbox()
+    sub = await nc.subscribe(inbox)
+    # As the server slips one in between a credit and its limit.
+    service.credits._take(Msg(nc, SUBJECT, inbox, pack({"audio": b"2"})))
+    await service.stop(0.05)
+    for msg in (*await first, await sub.next_msg(5)):
+        assert unpack(msg.data)["error"]["code"] == "stopping"
+    assert (service.stuck_for() > 0) is (stubborn > 0)
+
+
 class Nothing(BaseModel):
     pass
 
