@@ -22,7 +22,9 @@ GAIN = ROOT / "deploy" / "examples" / "gain.py"
 
 def blocks(page: str, language: str = "python") -> list[str]:
     """The code blocks of a page."""
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE
+    )
 
 
 def test_a_stage_is_fifteen_lines():
