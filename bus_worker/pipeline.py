@@ -175,7 +175,8 @@ def _merged(step: Step, values: Mapping[str, Any]) -> BaseModel:
 
 
 def _unmet(stage: Stage, need: str, names: list[str], stages: Mapping[str, Stage]) -> str:
-    giver = next((s for s in stages.values() if need in s.gives and s is not stage), None)
+    givers = [s for s in stages.values() if need in s.gives and s is not stage]
+    giver = next((s for s in givers if s.name in names), givers[0] if givers else None)
     sentence = f"stage {stage.name!r} ({stage.source}) needs {need!r}, which no stage before it in PIPELINE gives"
     if giver is None:
         return f"{sentence}; no stage found gives it"
