@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import json
+import re
 import shutil
 import signal
 import socket
@@ -158,6 +159,7 @@ class NatsServer:
         said = next(
             (x for x in reversed(lines) if "[FTL]" in x or "[ERR]" in x), (lines or ["nothing"])[-1]
         )
+        said = re.sub(r"^\[\d+\] \S+ \S+ \[\w+\] ", "", said)  # process, date, time, level
         raise SetupError(f"nats-server did not start; it said: {said}")
 
     async def _listening(self) -> bool:

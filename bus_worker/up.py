@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from bus_worker.connection import open_client
 from bus_worker.crew import FIRST_PAUSE, LONGEST_PAUSE, Crew
@@ -103,13 +104,19 @@ async def _keep_house(
 def _share(settings: Settings, workers: int) -> dict[str, str]:
     """This machine's cores shared out among the workers, and how they log."""
     variables = {}
-    if settings.whisper_replicas is None and settings.whisper_device != "cuda":
+    if settings.whisper_replicas is None and not _on_gpu(settings):
         share = _cores() // (workers * settings.whisper_threads)
         variables["WHISPER_REPLICAS"] = str(max(1, share))
     if settings.log_format == "auto":
         # A worker's standard error is a pipe to us: only we know whether a person reads it.
         variables["LOG_FORMAT"] = "console" if sys.stderr.isatty() else "json"
     return variables
+
+
+def _on_gpu(settings: Settings) -> bool:
+    """Whether the model will run on a GPU, of which cores say nothing."""
+    there = any(Path("/dev").glob("nvidia[0-9]*"))
+    return settings.whisper_device == "cuda" or (settings.whisper_device == "auto" and there)
 
 
 def _cores() -> int:
@@ -125,10 +132,6 @@ async def _open_bus(
 ) -> AsyncIterator[_Bus]:
     """The bus that the settings name, else a nats-server of ours."""
     if "nats_url" in settings.model_fields_set:
-        if host is not None:
-            raise SetupError(
-                "--bus-host is for a bus of `up`'s own, but NATS_URL names another: give only one"
-            )
         yield _Bus(settings)
         return
     token = secrets.token_urlsafe(24) if host else None

