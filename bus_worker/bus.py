@@ -158,6 +158,14 @@ class Bus:
             closed_cb=self._on_closed,
         )
 
+    async def confirmed(self) -> bool:
+        """Whether the server has read all that was written until now."""
+        try:
+            await self.client.rtt(RTT_TIMEOUT)
+        except (nats_errors.Error, OSError, TimeoutError):
+            return False
+        return True
+
     async def close(self) -> None:
         """Leave: everything written so far goes out first, within a bound."""
         if self._watch is None:

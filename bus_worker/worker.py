@@ -81,6 +81,7 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
         stack.callback(told.restore)
         await service.start()
         await discovery.start()
+        await bus.confirmed()  # who reads "ready" may ask at once
         _log.info(
             "ready",
             worker_id=worker_id,
