@@ -18,7 +18,14 @@ from pathlib import Path
 from bus_worker.errors import SetupError
 from bus_worker.subjects import Subjects
 
-__all__ = ["NatsServer", "die_with_parent", "nats_server", "nats_server_binary", "server_conf"]
+__all__ = [
+    "MAX_PAYLOAD",
+    "NatsServer",
+    "die_with_parent",
+    "nats_server",
+    "nats_server_binary",
+    "server_conf",
+]
 
 START_TIMEOUT = 10.0
 STOP_TIMEOUT = 5.0
