@@ -77,7 +77,7 @@ class Workers:
         info = ServiceInfo(
             name="stt", id=transcriber.worker_id, version="0.1.0", description="Speech to text",
             subject=Subjects().transcribe(model), queue_group="stt-workers",
-            metadata={"model": model, "revision": ""},
+            metadata={"model": model, "revision": "", "slots": str(slots)},
         )  # fmt: skip
         discovery = Discovery(bus, info, service.stats)
         await service.start()

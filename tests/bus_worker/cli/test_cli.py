@@ -1,0 +1,95 @@
+"""Usage, and how a command that fails ends."""
+
+import argparse
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+from bus_worker import __version__, cli
+from bus_worker.cli import build_parser, main
+from tests.helpers.shell import shell
+
+
+def commands() -> list[str]:
+    groups = build_parser()._subparsers
+    assert groups is not None
+    (action,) = (a for a in groups._group_actions if isinstance(a, argparse._SubParsersAction))
+    return list(action.choices)
+
+
+def test_each_command_is_a_module_that_runs():
+    modules = {name for _, name, _ in pkgutil.iter_modules(cli.__path__)}
+    for name in commands():
+        assert name in modules
+        assert callable(importlib.import_module(f"bus_worker.cli.{name}").run)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["--help"], *([c, "--help"] for c in commands())]
+)
+def test_version_and_help_are_answered(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 0
+    said = capsys.readouterr().out
+    assert (__version__ if arguments == ["--version"] else "usage: bus-worker") in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "COMMAND"),
+        (["dance"], "dance"),
+        (["transcribe"], "FILE"),
+        (["transcribe", "a.wav", "--format", "docx"], "docx"),
+        (["transcribe", "a.wav", "--timeout", "soon"], "soon"),
+        (["transcribe", "a.wav", "--timeout", "0"], "'0'"),
+        (["transcribe", "a.wav", "--timeout", "nan"], "'nan'"),
+        (["transcribe", "a.wav", "--form", "srt"], "--form"),
+        (["up", "--workers", "0"], "'0'"),
+        (["up", "--workers", "-1"], "--workers"),
+        (["models"], "ACTION"),
+        (["models", "pull"], "NAME"),
+        (["run", "twice"], "twice"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_status_2(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("bus-worker: ")
+    assert said.count("\n") == 1
+    assert named in said
+    assert "--help`" in said
+
+
+def test_an_unforeseen_exception_is_one_sentence_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def fails(_: object) -> int:
+        raise LookupError("what now")
+
+    monkeypatch.setattr("bus_worker.cli.config.run", fails)
+    assert main(["config"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("bus-worker: unforeseen LookupError: what now (")
+    assert said.count("\n") == 1
+    monkeypatch.setenv("LOG_LEVEL", "DEBUG")
+    assert main(["config"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["up"], ["transcribe", "a.wav"], ["config"], ["setup"]]
+)
+async def test_a_wrong_setting_stops_every_command_with_its_sentence(
+    arguments: list[str], folder: Path
+):
+    ended = await shell(*arguments, cwd=folder, REQUEST_TIMEOUT="soon")
+    assert ended.status == 1
+    assert ended.sentence.startswith("REQUEST_TIMEOUT='soon': ")

@@ -1,0 +1,61 @@
+"""What is wrong, found and told."""
+
+from pathlib import Path
+
+from bus_worker.embedded import NatsServer, nats_server
+from tests.helpers.house import Workers
+from tests.helpers.shell import NOBODY, PRETEND, shell
+
+
+async def test_setup_and_doctor_find_a_bus_of_small_messages(tmp_path: Path):
+    async with nats_server(max_payload=1_000_000) as server:
+        on_bus = {"cwd": tmp_path, "NATS_URL": server.url, **PRETEND}
+        ended = await shell("setup", **on_bus)
+        assert ended.status == 1
+        assert "set max_payload: 8388608" in ended.sentence
+        ended = await shell("doctor", **on_bus)
+    assert ended.status == 1
+    assert "✗ bus size     messages of up to 1000000 bytes" in ended.out
+
+
+async def test_doctor_is_content_where_all_is_well(workers: Workers, tmp_path: Path):
+    await workers.start()
+    await workers.start()
+    ended = await shell("doctor", cwd=tmp_path, NATS_URL=workers.server.url, **PRETEND)
+    assert "✗" not in ended.out
+    assert (ended.status, ended.err) == (0, "")
+    assert "✓ workers      2 with pretend (2 at once)" in ended.out
+    assert "✓ pipeline     pretend" in ended.out
+    assert f"✓ bus          {workers.server.url}, nats-server " in ended.out
+
+
+async def test_doctor_says_all_that_is_wrong(bus_server: NatsServer, tmp_path: Path):
+    ended = await shell(
+        "doctor", cwd=tmp_path, HOME=str(tmp_path), NATS_URL=bus_server.url,
+        WHISPER_MODEL="small", PIPELINE="whisper,decode",
+    )  # fmt: skip
+    assert ended.status == 1
+    wrong = [line.split()[1] for line in ended.out.splitlines() if line.startswith("✗")]
+    assert wrong == ["pipeline", "model", "workers"]
+    assert "`bus-worker models pull small`" in ended.out
+    assert "`bus-worker run`" in ended.out
+
+
+async def test_doctor_notices_that_nobody_serves_the_model_asked_for(
+    workers: Workers, tmp_path: Path
+):
+    await workers.start()
+    ended = await shell(
+        "doctor", cwd=tmp_path, NATS_URL=workers.server.url, **{**PRETEND, "DEFAULT_MODEL": "other"}
+    )
+    assert ended.status == 1
+    assert "none serves other" in ended.out
+
+
+async def test_doctor_without_a_bus_or_with_a_wrong_setting_ends_too(tmp_path: Path):
+    ended = await shell("doctor", cwd=tmp_path, NATS_URL=NOBODY, **PRETEND)
+    assert ended.status == 1
+    assert "✗ bus          cannot connect" in ended.out
+    ended = await shell("doctor", cwd=tmp_path, LOG_LEVEL="LOUD")
+    assert ended.status == 1
+    assert "✗ settings     LOG_LEVEL='LOUD': " in ended.out

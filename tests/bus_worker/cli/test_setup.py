@@ -1,0 +1,25 @@
+"""What is there before the first worker."""
+
+from pathlib import Path
+
+from bus_worker.embedded import NatsServer
+from tests.helpers.shell import NOBODY, shell
+
+
+async def test_setup_fetches_the_model_and_looks_at_the_bus(bus_server: NatsServer, tmp_path: Path):
+    home = {"cwd": tmp_path, "WHISPER_MODEL": "tiny.en"}
+    ended = await shell("setup", NATS_URL=bus_server.url, **home)
+    assert (ended.status, ended.err) == (0, "")
+    model, bus = ended.out.splitlines()
+    assert model.startswith("model tiny.en (0d3d19a32d33): ")
+    assert bus == f"bus {bus_server.url}: takes messages of 8388608 bytes"
+    absent = await shell("setup", NATS_URL=NOBODY, **home)
+    assert absent.status == 1
+    assert "cannot connect" in absent.sentence
+
+
+async def test_a_model_that_does_not_exist_stops_setup_and_up(tmp_path: Path):
+    for command in ("setup", "up"):
+        ended = await shell(command, cwd=tmp_path, WHISPER_MODEL="large-v9", NATS_URL=NOBODY)
+        assert ended.status == 1
+        assert ended.sentence.startswith("there is no model 'large-v9'; did you mean ")
