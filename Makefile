@@ -12,7 +12,7 @@ LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --for
 PAGES := README.md bus_worker/README.md plugins/README.md
 
 .DEFAULT_GOAL := help
-.PHONY: help up test soak lint bench docs lock clean
+.PHONY: help up run test soak lint bench docs lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1	/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
@@ -20,6 +20,9 @@ help:  ## list these targets
 
 up: $(RUN)  ## start bus, model and workers on this machine (ARGS="--bus-host 0.0.0.0" opens the bus)
 	@$(BIN)/bus-worker up $(ARGS)
+
+run: $(RUN)  ## start one worker for the bus that NATS_URL names
+	@$(BIN)/bus-worker run $(ARGS)
 
 test: $(DEV)  ## run all tests, real servers included (ARGS="-k credits" picks some)
 	$(BIN)/pytest $(ARGS)
