@@ -59,6 +59,7 @@ class Call:
     on_segment: Callable[[Segment], None] | None = None
     call_id: str = field(default_factory=lambda: secrets.token_hex(16))
     asked: int = 0
+    hinted: int = 0
     taken: bool = False
     segments: int = 0
 
@@ -128,7 +129,7 @@ class Calls:
         finally:
             # Asked twice, a second worker may still be at it.
             if call.asked and not (over and call.asked == 1):
-                self._spawn(self._cancel(call))
+                self._spawn(self._tell_all(self._names.cancel, {"call_id": call.call_id}))
         return transcript
 
     async def close(self) -> None:
@@ -154,7 +155,14 @@ class Calls:
             except _NoRoom:
                 was_refused = True
         async with turn:
-            return await self._knock(call, box, payload, was_refused=was_refused)
+            hinted = call.hinted
+            try:
+                return await self._knock(call, box, payload, was_refused=was_refused)
+            finally:
+                if call.hinted > hinted:
+                    self._spawn(
+                        self._tell_all(self._names.waiting, {**_hint(call), "over": True}, box)
+                    )
 
     async def _knock(self, call: Call, box: Box, payload: bytes, *, was_refused: bool) -> Msg:
         """At the head of the queue: ask for room until there is some, then send the audio."""
@@ -216,8 +224,8 @@ class Calls:
     async def _room(self, call: Call, box: Box, wait: float) -> Msg | None:
         """Say that somebody waits; the message that tells of room, or None after a while."""
         await self._inbox.connected()
-        hint = pack({"model": call.model or ""})
-        await self._inbox.publish(self._names.waiting, hint, box.subject)
+        await self._inbox.publish(self._names.waiting, pack(_hint(call)), box.subject)
+        call.hinted += 1
         try:
             async with asyncio.timeout(wait * random.uniform(0.75, 1.25)):  # noqa: S311 - jitter
                 while refused(msg := await box.arrived.get()):
@@ -255,11 +263,13 @@ class Calls:
         if len(models) == 1:
             call.model = models.pop()
 
-    async def _cancel(self, call: Call) -> None:
-        """Tell whoever still works on it that nobody waits."""
+    async def _tell_all(
+        self, subject: str, said: Mapping[str, Any], box: Box | None = None
+    ) -> None:
+        """Tell every worker that something is over, if the bus is there."""
         if self._inbox.nc.is_connected:
             with contextlib.suppress(BusWorkerError):
-                await self._inbox.publish(self._names.cancel, pack({"call_id": call.call_id}))
+                await self._inbox.publish(subject, pack(said), box.subject if box else "")
 
     def _spawn(self, chore: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(chore)
@@ -285,6 +295,11 @@ def _read(msg: Msg) -> dict[str, Any]:
         return unpack(msg.data)
     except BadRequest as exc:
         raise Failed("the worker's reply is not msgpack") from exc
+
+
+def _hint(call: Call) -> dict[str, Any]:
+    """What a caller who waits for room says."""
+    return {"model": call.model or ""}
 
 
 def _is_room(msg: Msg) -> bool:

@@ -23,6 +23,7 @@ __all__ = [
     "pack",
     "segment_to_map",
     "unpack",
+    "unpack_hostile",
 ]
 
 
@@ -181,10 +182,10 @@ def pack(data: Mapping[str, Any]) -> bytes:
 
 
 def unpack(payload: bytes) -> dict[str, Any]:
-    """Msgpack as a map with text keys.
+    """Msgpack as a map with text keys, from somebody we trust to be brief (see `unpack_hostile`).
 
-    Safe on hostile input: msgpack-python bounds every length by the input's size, refuses depth
-    over 1024 and keys that are not text; all of it is `ValueError`.
+    Msgpack-python bounds every length by the input's size, refuses depth over 1024 and keys that
+    are not text; all of it is `ValueError`.
 
     Raises:
         BadRequest: not msgpack, or not a map.
@@ -198,3 +199,51 @@ def unpack(payload: bytes) -> dict[str, Any]:
             f"the message must be a msgpack map with text keys, not {type(data).__name__}"
         )
     return data
+
+
+def unpack_hostile(payload: bytes, most: int) -> dict[str, Any]:
+    """As `unpack`, from a stranger: everything but byte strings takes `most` bytes together.
+
+    8 MB of empty lists took 2.5 s of the event loop (measured); byte strings cost nothing.
+
+    Raises:
+        BadRequest: not msgpack, not a map with text keys, or too large besides its byte strings.
+    """
+    try:
+        reader = msgpack.Unpacker(raw=False, max_buffer_size=max(1, len(payload)))
+        reader.feed(payload)
+        left, data = most, {}
+        for _ in range(reader.read_map_header()):
+            key, used = _plain(payload, reader, left)
+            left -= used
+            if not isinstance(key, str):
+                raise BadRequest("the message must be a msgpack map with text keys")
+            if payload[reader.tell()] in BIN:
+                data[key] = reader.unpack()
+            else:
+                data[key], used = _plain(payload, reader, left)
+                left -= used
+    except (ValueError, IndexError, RecursionError, msgpack.exceptions.UnpackException) as exc:
+        raise BadRequest("the message is not a msgpack map") from exc
+    if reader.tell() != len(payload):
+        raise BadRequest("the message is not one msgpack map: there are bytes behind its end")
+    return data
+
+
+BIN = frozenset({0xC4, 0xC5, 0xC6})
+"""First bytes of msgpack's three kinds of byte string."""
+
+
+def _plain(payload: bytes, reader: Any, left: int) -> tuple[Any, int]:
+    """The next value, read from no more than `left` bytes, and how many it took."""
+    at = reader.tell()
+    small = msgpack.Unpacker(raw=False)
+    small.feed(payload[at : at + left])
+    try:
+        value = small.unpack()
+    except msgpack.OutOfData as exc:
+        raise BadRequest(
+            "the message is cut short, or too large besides its audio: not msgpack that is read here"
+        ) from exc
+    reader.skip()
+    return value, small.tell()

@@ -5,13 +5,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bus_worker.errors import BadRequest
-from bus_worker.messages import unpack
+from bus_worker.messages import unpack_hostile
 
 __all__ = ["Options", "TranscribeRequest", "read_request", "refusal"]
 
 MAX_PROMPT = 4000
 """Characters of a prompt; the model itself reads at most its last 223 tokens."""
 MAX_HOTWORDS = 200
+MAX_BESIDES = 65_536
+"""Bytes of a request besides its audio."""
 
 
 class Options(BaseModel):
@@ -58,7 +60,7 @@ def read_request(payload: bytes) -> TranscribeRequest:
     Raises:
         BadRequest: not msgpack, an unknown or ill-typed field; the message names each.
     """
-    data = unpack(payload)
+    data = unpack_hostile(payload, MAX_BESIDES)
     try:
         return TranscribeRequest.model_validate(data)
     except ValidationError as exc:

@@ -7,7 +7,7 @@ Deadlines, heartbeats and cancellation of a request live here; who gets which re
 import asyncio
 import secrets
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,18 +20,24 @@ from nats.aio.subscription import Subscription
 
 from bus_worker import subjects
 from bus_worker.bus import Bus, header, may_answer
-from bus_worker.credits import Credits
+from bus_worker.credits import Credits, WaitingRoom
 from bus_worker.errors import (
     BadRequest,
     BusWorkerError,
     Cancelled,
     DeadlineExceeded,
     Failed,
-    RequestError,
     Stopping,
 )
 from bus_worker.hardened import MALFORMED
-from bus_worker.messages import Segment, Transcript, error_to_map, pack, segment_to_map, unpack
+from bus_worker.messages import (
+    Segment,
+    Transcript,
+    error_to_map,
+    pack,
+    segment_to_map,
+    unpack_hostile,
+)
 from bus_worker.plugin import Draft
 from bus_worker.requests import read_request
 from bus_worker.subjects import Subjects, model_token
@@ -43,10 +49,9 @@ _log = structlog.get_logger(__name__)
 
 LONGEST_DEADLINE = 3600.0
 """Seconds: a clock gone wrong must not hold a slot for ever."""
-WAITING_FOR = 0.25
-"""Seconds a `waiting` hint is remembered: a little more than twice what waiters let pass between two."""
-MAX_WAITING = 256
 MAX_ID = 128
+MAX_CONTROL = 1024
+"""Bytes of a control message."""
 
 
 @dataclass(slots=True)
@@ -94,8 +99,6 @@ class Service:
         self._model = transcriber.model.name
         self._calls: dict[str, Call] = {}
         self._subs: list[Subscription] = []
-        self._waiting: OrderedDict[str, float] = OrderedDict()
-        self._telling: set[asyncio.Task[bool]] = set()
         self._stuck: dict[int, float] = {}
         self._leaving = False
         self._started = datetime.now(UTC)
@@ -103,13 +106,14 @@ class Service:
         self._last_error = ""
         self.counts: Counter[str] = Counter()
         """Answers by code (`ok` for transcripts)."""
+        self._waiting = WaitingRoom(lambda: self.credits.free, self._tell_of_room)
         self.credits = Credits(
             bus,
             names.transcribe(self._model),
             queue,
             slots,
             self._handle,
-            on_room=self._tell_waiting,
+            on_room=self._waiting.wake,
         )
 
     async def start(self) -> None:
@@ -129,6 +133,7 @@ class Service:
             except nats_errors.Error as exc:
                 _log.debug("unsubscribe_failed", error=str(exc))
         self._subs.clear()
+        await self._waiting.close()
 
     async def stop_now(self) -> None:
         """Answer every request in hand with `stopping`; wait a moment for the answers to be written."""
@@ -178,21 +183,21 @@ class Service:
             try:
                 self._read_headers(call, msg)
                 structlog.contextvars.bind_contextvars(request_id=call.request_id)
-                if self._leaving:
-                    raise Stopping
                 if call.call_id in self._calls:
                     _log.info("asked_again", call_id=call.call_id)
                     return  # the one in hand answers on the same inbox
                 self._calls[call.call_id] = call
                 await self._serve(call, msg)
-            except BusWorkerError as error:
-                await self._answer_error(call, error)
+            except Exception as error:  # noqa: BLE001 - one answer, whatever happens
+                await self._answer_error(call, _ours(error))
             finally:
                 if self._calls.get(call.call_id) is call:
                     del self._calls[call.call_id]
 
     async def _serve(self, call: Call, msg: Msg) -> None:
         """Race the work against its deadline and its cancellation; whichever ends first is the answer."""
+        if self._leaving:
+            raise Stopping
         work = asyncio.create_task(self._work(call, msg), name="work")
         pulse = asyncio.create_task(self._heartbeat(call), name="heartbeat")
         try:
@@ -291,21 +296,23 @@ class Service:
     async def _answer(self, call: Call, transcript: Transcript) -> None:
         if await self._publish(call.reply, transcript.to_map()):
             self._count(call, "ok")
-            _log.info("request", **_line(call, "ok"), **_outcome(transcript, call.draft))
+            _log.info("request", **_line(call, "ok", _outcome(transcript, call.draft)))
         else:
-            await self._answer_error(call, Failed("the transcript is larger than the bus takes"))
+            await self._answer_error(
+                call, Failed("the transcript is larger than the bus takes, or no plain data")
+            )
 
     async def _answer_error(self, call: Call, error: BusWorkerError) -> None:
         headers = {
             subjects.HEADER_ERROR: error.message[:200],
             subjects.HEADER_ERROR_CODE: str(error.status),
         }
-        await self._publish(call.reply, error_to_map(error), headers)
+        if not await self._publish(call.reply, error_to_map(error), headers):
+            await self._publish(call.reply, error_to_map(type(error)(error.message)), headers)
         self._count(call, error.code)
         self._last_error = f"{error.status}:{error.code}"
-        ours = not isinstance(error, RequestError) and isinstance(error, Failed)
-        say = _log.error if ours else _log.info
-        say("request", **_line(call, error.code), message=error.message, **error.details)
+        say = _log.error if isinstance(error, Failed) else _log.info
+        say("request", **_line(call, error.code, error.details), message=error.message)
 
     def _count(self, call: Call, code: str) -> None:
         self.counts[code] += 1
@@ -314,14 +321,19 @@ class Service:
     async def _publish(
         self, reply: str, data: Mapping[str, Any], headers: Mapping[str, str] | None = None
     ) -> bool:
-        """Send one message to a caller; False where it is larger than the bus takes.
+        """Send one message to a caller; False where it cannot be packed or is larger than the bus takes.
 
         Without a connection nats-py keeps up to 2 MiB and sends it after the reconnect.
         """
         try:
+            payload = pack(data)
+        except (TypeError, ValueError, OverflowError):
+            _log.exception("reply_not_packed")  # a plugin left something that is no plain data
+            return False
+        try:
             await self._bus.client.publish(
                 reply,
-                pack(data),
+                payload,
                 headers={subjects.HEADER_CONTENT_TYPE: subjects.CONTENT_TYPE, **(headers or {})},
             )
         except nats_errors.MaxPayloadError:
@@ -332,7 +344,7 @@ class Service:
 
     async def _on_cancel(self, msg: Msg) -> None:
         try:
-            call = self._calls.get(str(unpack(msg.data).get("call_id", "")))
+            call = self._calls.get(str(unpack_hostile(msg.data, MAX_CONTROL).get("call_id", "")))
         except BadRequest:
             return
         if call is not None:
@@ -342,33 +354,22 @@ class Service:
             await self._publish(msg.reply, mine)
 
     async def _on_waiting(self, msg: Msg) -> None:
-        """Somebody waits for room: say so if there is, else remember to."""
+        """Somebody waits for room, or no more."""
         try:
-            wanted = model_token(str(unpack(msg.data).get("model", "")))
+            said = unpack_hostile(msg.data, MAX_CONTROL)
+            wanted = model_token(str(said.get("model", "")))
         except BadRequest:
             return
         if wanted != model_token(self._model) or not may_answer(msg.reply):
             return
-        if self.credits.free:
-            await self._publish(msg.reply, self._room())
-            return
-        self._waiting[msg.reply] = time.monotonic() + WAITING_FOR
-        while len(self._waiting) > MAX_WAITING:
-            self._waiting.popitem(last=False)
+        if said.get("over"):
+            self._waiting.leave(msg.reply)
+        else:
+            self._waiting.enter(msg.reply)
 
-    def _room(self) -> dict[str, Any]:
-        return {"worker_id": self._transcriber.worker_id, "free": self.credits.free}
-
-    def _tell_waiting(self) -> None:
-        """A slot has become free: tell the one who has waited longest."""
-        now = time.monotonic()
-        while self._waiting:
-            reply, until = self._waiting.popitem(last=False)
-            if until > now:
-                task = asyncio.create_task(self._publish(reply, self._room()))
-                self._telling.add(task)
-                task.add_done_callback(self._telling.discard)
-                return
+    async def _tell_of_room(self, inbox: str) -> None:
+        room = {"worker_id": self._transcriber.worker_id, "free": self.credits.free}
+        await self._publish(inbox, room)
 
 
 def _ours(error: BaseException) -> BusWorkerError:
@@ -392,8 +393,10 @@ def _number(msg: Msg, name: str) -> float | None:
     return number
 
 
-def _line(call: Call, outcome: str) -> dict[str, Any]:
+def _line(call: Call, outcome: str, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a request's one line; a plugin's own cannot replace ours."""
     return {
+        **{name: value for name, value in more.items() if name not in {"event", "message"}},
         "outcome": outcome,
         "seconds": round(time.monotonic() - call.received, 4),
         "bytes": call.size,

@@ -43,6 +43,11 @@ HOSTILE = {
         {"audio": b"x", "stages": {"pretend": {"seconds": {"a": [1] * 1000}}}}
     ),
     "8 MB of zeros": bytes(8_000_000),
+    "2 million lists for audio": b"\x81\xa5audio\xdd\x00\x1e\x84\x80" + b"\x90" * 2_000_000,
+    "2 million maps in a stage": b"\x82\xa5audio\xc4\x01x\xa6stages\xdd\x00\x1e\x84\x80"
+    + b"\x80" * 2_000_000,
+    "a key of 2 million lists": b"\x81\xdd\x00\x1e\x84\x80" + b"\x90" * 2_000_000 + b"\xc0",
+    "a map of 4 billion": b"\xdf\xff\xff\xff\xff" + b"\xa1a\xc0" * 1000,
 }
 
 

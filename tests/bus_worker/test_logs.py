@@ -96,3 +96,15 @@ def test_an_exception_is_part_of_its_line(capsys):
         structlog.get_logger("x").exception("oops")
     (line,) = lines(capsys)
     assert "ValueError: inside" in line["exception"]
+
+
+def test_a_traceback_on_a_terminal_shows_no_variables(capsys):
+    set_up_logs("INFO", "console")
+    heard = "what somebody said"  # noqa: F841 - it is there to be looked for
+    try:
+        raise ValueError("inside")  # noqa: TRY301 - as above
+    except ValueError:
+        structlog.get_logger("x").exception("oops")
+    said = capsys.readouterr().err
+    assert "ValueError: inside" in said
+    assert "what somebody" not in said

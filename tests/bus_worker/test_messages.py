@@ -19,6 +19,7 @@ from bus_worker.messages import (
     pack,
     segment_to_map,
     unpack,
+    unpack_hostile,
 )
 
 SEGMENT = Segment(
@@ -60,6 +61,7 @@ def test_a_reply_without_its_keys_is_no_transcript(key):
         Transcript.from_map(data)
 
 
+@pytest.mark.parametrize("read", [unpack, lambda payload: unpack_hostile(payload, 1000)])
 @pytest.mark.parametrize(
     "payload",
     [
@@ -68,15 +70,24 @@ def test_a_reply_without_its_keys_is_no_transcript(key):
         msgpack.packb({b"\xff": 1}), b"\x81\xa1\xff\x01", bytes(9_000_000),
     ],
 )  # fmt: skip
-def test_what_is_no_map_of_texts_is_a_bad_request(payload):
+def test_what_is_no_map_of_texts_is_a_bad_request(payload, read):
     with pytest.raises(errors.BadRequest, match="msgpack"):
-        unpack(payload)
+        read(payload)
 
 
 @given(st.binary(max_size=400))
 def test_any_bytes_are_a_map_or_a_bad_request(payload):
     with contextlib.suppress(errors.BadRequest):
-        assert isinstance(unpack(payload), dict)
+        assert unpack_hostile(payload, 1000) == unpack(payload)
+
+
+def test_a_stranger_may_send_many_bytes_but_few_things():
+    audio = bytes(1_000_000)
+    assert unpack_hostile(pack({"audio": audio, "a": [1, 2]}), 100) == {"audio": audio, "a": [1, 2]}
+    with pytest.raises(errors.BadRequest, match="too large besides its audio"):
+        unpack_hostile(pack({"audio": audio, "a": [1] * 200}), 100)
+    with pytest.raises(errors.BadRequest, match="too large besides its audio"):
+        unpack_hostile(pack({"a": [1] * 60, "b": [1] * 60}), 100)
 
 
 def test_errors_survive_the_wire():

@@ -184,6 +184,24 @@ async def test_a_waiter_hears_of_room_the_moment_it_comes(workers: Workers):
     assert told.empty()
 
 
+async def test_a_caller_who_had_to_wait_takes_back_its_hint_when_served(workers: Workers):
+    service = await workers.start(seconds=0.15)
+    nc = (await workers.bus()).client
+    heard: list[tuple[str, dict]] = []
+
+    async def cb(msg: Msg) -> None:
+        heard.append((msg.reply, unpack(msg.data)))
+
+    await nc.subscribe("stt.control.waiting", cb=cb)
+    await nc.flush()
+    client = await workers.client()
+    await asyncio.gather(client.transcribe(b"1"), client.transcribe(b"2"))
+    await until(lambda: bool(heard) and "over" in heard[-1][1])
+    assert heard[-1][1] == {"model": "pretend", "over": True}
+    assert {inbox for inbox, _ in heard} == {heard[-1][0]}
+    await until(lambda: not service._waiting._until)
+
+
 @pytest.mark.parametrize("reply", ["", "stt.control.cancel", "$JS.API.STREAM.PURGE.X"])
 async def test_nobody_makes_a_worker_publish_outside_inboxes(reply, workers: Workers):
     service = await workers.start(seconds=0)
@@ -325,7 +343,7 @@ async def test_discovery_answers_as_nats_services_do(workers: Workers):
             "name": "stt",
             "id": "w1",
             "version": "0.1.0",
-            "metadata": {"model": "pretend", "revision": ""},
+            "metadata": {"model": "pretend", "revision": "", "slots": "1"},
         }
     info = json.loads((await nc.request("$SRV.INFO.stt", b"", timeout=1)).data)
     (endpoint,) = info["endpoints"]
@@ -345,3 +363,26 @@ async def test_the_mapped_subject_reaches_the_default_model(workers: Workers):
     nc = (await workers.bus()).client
     msg = await nc.request("stt.v1.transcribe", pack({"audio": b"12"}), timeout=2)
     assert unpack(msg.data)["text"] == "2 bytes"
+
+
+@stage(Nothing, gives=("text",))
+async def careless(draft: Draft, options: Nothing) -> None:
+    """Leave what is no plain data, and fields with the log's own names."""
+    draft.note("event", "mine")
+    draft.note("outcome", "mine")
+    draft.language = object()
+
+
+@stage(Nothing, gives=("text",))
+async def careless_refusal(draft: Draft, options: Nothing) -> None:
+    """Refuse with details that no wire carries."""
+    raise errors.BadAudio("no", event=object(), outcome="y")
+
+
+async def test_a_careless_plugin_still_gets_its_caller_one_answer(workers: Workers):
+    await workers.start(careless)
+    assert (await error_of(workers, pack({"audio": b"1"})))["code"] == "failed"
+    await workers.start(careless_refusal, model="other")
+    client = await workers.client(model="other")
+    with pytest.raises(errors.BadAudio, match="no"):
+        await client.transcribe(b"1", timeout=3)
