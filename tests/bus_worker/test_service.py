@@ -202,24 +202,6 @@ async def test_a_caller_who_had_to_wait_takes_back_its_hint_when_served(workers:
     await until(lambda: not service._waiting._until)
 
 
-async def test_a_caller_who_had_to_wait_takes_back_its_hint_when_served(workers: Workers):
-    service = await workers.start(seconds=0.15)
-    nc = (await workers.bus()).client
-    heard: list[tuple[str, dict]] = []
-
-    async def cb(msg: Msg) -> None:
-        heard.append((msg.reply, unpack(msg.data)))
-
-    await nc.subscribe("stt.control.waiting", cb=cb)
-    await nc.flush()
-    client = await workers.client()
-    await asyncio.gather(client.transcribe(b"1"), client.transcribe(b"2"))
-    await until(lambda: bool(heard) and "over" in heard[-1][1])
-    assert heard[-1][1] == {"model": "pretend", "over": True}
-    assert {inbox for inbox, _ in heard} == {heard[-1][0]}
-    await until(lambda: not service._waiting._until)
-
-
 @pytest.mark.parametrize("reply", ["", "stt.control.cancel", "$JS.API.STREAM.PURGE.X"])
 async def test_nobody_makes_a_worker_publish_outside_inboxes(reply, workers: Workers):
     service = await workers.start(seconds=0)
