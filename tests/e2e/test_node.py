@@ -10,6 +10,7 @@ import pytest
 from nats.aio.client import Client
 
 from bus_worker.client import TranscribeClient
+from bus_worker.settings import Settings
 from tests.helpers.processes import ROOT, Processes, until_busy
 
 EXAMPLE = ROOT / "deploy" / "examples" / "transcribe.mjs"
@@ -85,6 +86,18 @@ async def test_a_node_program_gets_a_transcript_even_when_it_must_wait_for_room(
         False,
         True,
     ]
+
+
+async def test_a_node_program_hears_the_same_words(
+    node_folder: Path, processes: Processes, speech: Path
+):
+    await processes.start(1, WHISPER_MODEL="base", PIPELINE=",".join(Settings().pipeline))
+    clip = speech / "clips" / "jfk-wav.wav"
+    async with TranscribeClient(processes.url, model="base") as caller:
+        transcript = await caller.transcribe(clip.read_bytes(), language="en")
+    assert "ask not what your country can do for you" in transcript.text
+    ran = await run_node(node_folder, processes.url, str(clip))
+    assert ran == (0, f"{transcript.text}\n", "")
 
 
 async def test_a_node_program_reads_why_it_was_refused(

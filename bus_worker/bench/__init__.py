@@ -1,0 +1,8 @@
+"""Measures what the README's figures tell: scheduling under load, the road's own cost, start and memory.
+
+`python -m bus_worker.bench` prints tables and leaves a JSON file in `bench-results/`.
+"""
+
+from bus_worker.bench.command import main
+
+__all__ = ["main"]
