@@ -61,7 +61,11 @@ class Heard:
 
 
 class Decoder(WhisperModel):
-    """faster-whisper's model, a step at a time."""
+    """faster-whisper's model, a step at a time; safe from several threads.
+
+    Read in its source: features, tokenizer and voice activity detection keep nothing between calls,
+    CTranslate2 hands each call to a replica, and lets go of the interpreter's lock meanwhile.
+    """
 
     @functools.cached_property
     def eot(self) -> int:
@@ -113,8 +117,8 @@ class Decoder(WhisperModel):
         tokenizer = Tokenizer(
             self.hf_tokenizer, self.model.is_multilingual, task=asked.task, language=language
         )
-        prompt = tokenizer.encode(f" {asked.prompt.strip()}") if asked.prompt else []
-        how = _transcription_options(tokenizer, [*prompt, *earlier], asked, options)
+        prompt = [*self._plain(tokenizer, asked.prompt or ""), *earlier]
+        how = _transcription_options(tokenizer, prompt, asked, options)
         return self.generate_segments(
             window.features, tokenizer, how, log_progress=False, encoder_output=window.encoded
         )
@@ -133,9 +137,14 @@ class Decoder(WhisperModel):
         """
         if hotwords:
             room = self.max_length // 2 - 1
-            hot = tokenizer.encode(f" {hotwords.strip()}")[: room // 2 if previous_tokens else room]
+            hot = self._plain(tokenizer, hotwords)[: room // 2 if previous_tokens else room]
             previous_tokens = hot + previous_tokens[-(room - len(hot)) :]
         return super().get_prompt(tokenizer, previous_tokens, without_timestamps, prefix)
+
+    def _plain(self, tokenizer: Tokenizer, text: str) -> list[int]:
+        """A caller's text as tokens; `<|de|>` written in it is no order to the decoder."""
+        tokens = tokenizer.encode(f" {text.strip()}") if text.strip() else []
+        return [token for token in tokens if token < self.eot]
 
 
 def _transcription_options(

@@ -264,6 +264,13 @@ async def test_prompt_and_hotwords_together_leave_room_to_write(tiny, speech, ca
     assert len(calls[0]["prompt"]) < 448 / 2 + 4
 
 
+async def test_control_tokens_written_in_a_prompt_are_no_orders(tiny, speech, calls):
+    orders = "<|startoftranscript|><|de|><|translate|><|notimestamps|><|endoftext|>"
+    draft = await tiny.hear(clip(speech, "jfk-flac"), prompt=orders, hotwords=[orders])
+    assert words(text(draft)) == JFK
+    assert calls[0]["prompt"].count(tiny.engine.decoder.eot + 1) == 1  # <|startoftranscript|>
+
+
 async def test_operator_thresholds_reach_the_fallback(tiny, speech, calls):
     knobs = {"log_prob_threshold": -0.0001, "temperatures": (0.0, 0.2), "no_speech_threshold": 1.0}
     await tiny.hear(clip(speech, "ls-test-other-1688-142285-0002"), language="en", knobs=knobs)
