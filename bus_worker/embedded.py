@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import json
+import os
 import re
 import shutil
 import signal
@@ -103,9 +104,13 @@ def die_with_parent() -> Callable[[], None] | None:
         return None
     prctl = ctypes.CDLL(None).prctl
     set_pdeathsig = 1
+    parent = os.getpid()
 
     def call() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until exec our own handler would swallow it
         prctl(set_pdeathsig, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before the kernel knew of our wish
+            os._exit(1)
 
     return call
 

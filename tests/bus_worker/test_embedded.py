@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -91,3 +92,24 @@ def test_the_configuration_names_the_default_model(tmp_path: Path):
     conf = server_conf(store=tmp_path, default_model="tiny.en", token='a"b', prefix="ears")
     assert 'mappings { "ears.v1.transcribe": "ears.v1.transcribe.tiny_en" }' in conf
     assert 'token: "a\\"b"' in conf
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a child of its parent's death"
+)
+@pytest.mark.parametrize(("between", "status"), [("os.fork()", 1), ("0", 7)])
+def test_a_child_whose_parent_is_gone_before_it_asks_leaves_at_once(between, status):
+    # Asked for by one process and called in its grandchild, it sees another parent than it knows.
+    script = textwrap.dedent(f"""
+        import os
+        from bus_worker.embedded import die_with_parent
+        wish = die_with_parent()
+        if os.fork() == 0:
+            if {between}:
+                os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+            wish()
+            os._exit(7)
+        os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+    """)
+    ended = subprocess.run([sys.executable, "-c", script], timeout=20, check=False)
+    assert ended.returncode == status
