@@ -107,6 +107,7 @@ class Calls:
         self._names = inbox.names
         self._turns: dict[str | None, asyncio.Lock] = {}
         self._served: tuple[float, list[WorkerInfo]] = (float("-inf"), [])
+        self._default: str | None = None
         self._chores: set[asyncio.Task[None]] = set()
 
     async def run(self, call: Call) -> Transcript:
@@ -160,28 +161,32 @@ class Calls:
                 return await self._knock(call, box, payload, was_refused=was_refused)
             finally:
                 if call.hinted > hinted:
-                    self._spawn(
-                        self._tell_all(self._names.waiting, {**_hint(call), "over": True}, box)
-                    )
+                    over = {"model": self._wanted(call), "over": True}
+                    self._spawn(self._tell_all(self._names.waiting, over, box))
 
     async def _knock(self, call: Call, box: Box, payload: bytes, *, was_refused: bool) -> Msg:
         """At the head of the queue: ask for room until there is some, then send the audio."""
         asked_at = time.monotonic()
         wait = FIRST_WAIT
+        told = False
         while True:
             if was_refused:
                 await self._still_served(call)
                 said = await self._room(call, box, wait)
                 if said is not None and not _is_room(said):
                     return said  # the worker asked before was slow, not dead
+                told = said is not None
                 wait = min(LONGEST_WAIT, 2 * wait)
-                if said is None and time.monotonic() - asked_at < ASK_ANYWAY:
+                heard = ASK_ANYWAY if self._wanted(call) else LONGEST_WAIT
+                if not told and time.monotonic() - asked_at < heard:
                     continue
             try:
                 asked_at = time.monotonic()
                 return await self._ask(call, box, payload)
             except _NoRoom:
                 was_refused = True
+                if told:  # somebody was quicker, or the default is another model by now
+                    self._default = None
 
     async def _ask(self, call: Call, box: Box, payload: bytes) -> Msg:
         """Send the request; returns the first message that comes of it.
@@ -198,7 +203,7 @@ class Calls:
         while True:
             msg = await _next(box)
             if refused(msg):
-                if call.model is None:
+                if not self._wanted(call):
                     await self._learn_default(call)
                 raise _NoRoom
             if not _is_room(msg):
@@ -218,13 +223,17 @@ class Calls:
                 if "segment" in data:
                     call.tell(Segment.from_map(data["segment"]))
                 elif "text" in data:
-                    return Transcript.from_map(data)
+                    transcript = Transcript.from_map(data)
+                    if call.model is None:
+                        self._default = transcript.model.name
+                    return transcript
             msg = await _next(box)
 
     async def _room(self, call: Call, box: Box, wait: float) -> Msg | None:
         """Say that somebody waits; the message that tells of room, or None after a while."""
         await self._inbox.connected()
-        await self._inbox.publish(self._names.waiting, pack(_hint(call)), box.subject)
+        hint = pack({"model": self._wanted(call)})
+        await self._inbox.publish(self._names.waiting, hint, box.subject)
         call.hinted += 1
         try:
             async with asyncio.timeout(wait * random.uniform(0.75, 1.25)):  # noqa: S311 - jitter
@@ -263,6 +272,10 @@ class Calls:
         if len(models) == 1:
             call.model = models.pop()
 
+    def _wanted(self, call: Call) -> str:
+        """The model that a call goes to; of a call that names none, the one that such a call last went to."""
+        return call.model or self._default or ""
+
     async def _tell_all(
         self, subject: str, said: Mapping[str, Any], box: Box | None = None
     ) -> None:
@@ -295,11 +308,6 @@ def _read(msg: Msg) -> dict[str, Any]:
         return unpack(msg.data)
     except BadRequest as exc:
         raise Failed("the worker's reply is not msgpack") from exc
-
-
-def _hint(call: Call) -> dict[str, Any]:
-    """What a caller who waits for room says."""
-    return {"model": call.model or ""}
 
 
 def _is_room(msg: Msg) -> bool:

@@ -6,10 +6,12 @@ import time
 
 import nats
 import pytest
+from nats.aio.msg import Msg
 
 from bus_worker import errors
 from bus_worker.client import TranscribeClient
 from bus_worker.embedded import NatsServer
+from bus_worker.messages import unpack
 from tests.helpers.house import Workers, until
 
 
@@ -105,6 +107,34 @@ async def test_without_a_model_the_servers_default_answers(workers: Workers):
     await workers.start(seconds=0)
     client = await workers.client(model=None)
     assert (await client.transcribe(b"1")).model.name == "pretend"
+
+
+async def test_one_who_names_no_model_waits_for_the_one_that_answered_before(workers: Workers):
+    await workers.start(seconds=0.1)
+    await workers.start(seconds=0, model="other")
+    hints: list[str] = []
+
+    async def cb(msg: Msg) -> None:
+        hints.append(unpack(msg.data)["model"])
+
+    watching = await workers.bus()
+    await watching.client.subscribe("stt.control.waiting", cb=cb)
+    await watching.confirmed()
+    client = await workers.client(model=None)
+    await client.transcribe(b"1")
+    await asyncio.gather(client.transcribe(b"2"), client.transcribe(b"3"))
+    await until(lambda: bool(hints))
+    assert set(hints) == {"pretend"}
+
+
+async def test_before_any_answer_one_who_names_no_model_asks_until_there_is_room(
+    workers: Workers,
+):
+    await workers.start(seconds=0.3)
+    await workers.start(seconds=0, model="other")
+    client = await workers.client(model=None)
+    got = await asyncio.gather(*(client.transcribe(b"x" * n) for n in range(3)))
+    assert [(t.text, t.model.name) for t in got] == [(f"{n} bytes", "pretend") for n in range(3)]
 
 
 async def test_without_a_model_and_a_mapping_the_only_model_answers(workers: Workers):
