@@ -44,6 +44,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.005, 0.1
 """Seconds between two questions for room, doubling, with jitter."""
 ASK_ANYWAY = 1.0
 """Seconds after which the head of the queue sends its audio though nobody said there is room."""
+MISLED = 3
+"""Times that room was told of and gone, after which the default may be another model by now."""
 SERVED_FOR = 1.0
 """Seconds that an answer to "who serves what" is believed."""
 
@@ -91,6 +93,14 @@ class Call:
         return Busy() if connected else Unavailable("the bus was away until the deadline")
 
 
+@dataclass(slots=True)
+class _Turn:
+    """The queue of one model's waiters. A lock being handed over is free for a moment: `waiting` is not 0."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
+
+
 class _NoRoom(Exception):
     """Nobody took the request."""
 
@@ -105,8 +115,8 @@ class Calls:
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
         self._names = inbox.names
-        self._turns: dict[str | None, asyncio.Lock] = {}
-        self._served: tuple[float, list[WorkerInfo]] = (float("-inf"), [])
+        self._turns: dict[str | None, _Turn] = {}
+        self._seen: dict[str, tuple[WorkerInfo, float]] = {}
         self._default: str | None = None
         self._chores: set[asyncio.Task[None]] = set()
 
@@ -148,27 +158,29 @@ class Calls:
 
     async def _in_turn(self, call: Call, box: Box, payload: bytes) -> Msg:
         """Ask at once if nobody waits, else when it is our turn; returns the first message."""
-        turn = self._turns.setdefault(call.model, asyncio.Lock())
+        turn = self._turns.setdefault(call.model, _Turn())
         was_refused = False
-        if not turn.locked():
+        if not turn.waiting:
             try:
                 return await self._ask(call, box, payload)
             except _NoRoom:
                 was_refused = True
-        async with turn:
-            hinted = call.hinted
-            try:
+        turn.waiting += 1
+        hinted = call.hinted
+        try:
+            async with turn.lock:
                 return await self._knock(call, box, payload, was_refused=was_refused)
-            finally:
-                if call.hinted > hinted:
-                    over = {"model": self._wanted(call), "over": True}
-                    self._spawn(self._tell_all(self._names.waiting, over, box))
+        finally:
+            turn.waiting -= 1
+            if call.hinted > hinted:
+                over = {"model": self._wanted(call), "over": True}
+                self._spawn(self._tell_all(self._names.waiting, over, box))
 
     async def _knock(self, call: Call, box: Box, payload: bytes, *, was_refused: bool) -> Msg:
         """At the head of the queue: ask for room until there is some, then send the audio."""
         asked_at = time.monotonic()
         wait = FIRST_WAIT
-        told = False
+        told, misled = False, 0
         while True:
             if was_refused:
                 await self._still_served(call)
@@ -185,7 +197,8 @@ class Calls:
                 return await self._ask(call, box, payload)
             except _NoRoom:
                 was_refused = True
-                if told:  # somebody was quicker, or the default is another model by now
+                misled = misled + 1 if told else 0
+                if misled >= MISLED:
                     self._default = None
 
     async def _ask(self, call: Call, box: Box, payload: bytes) -> Msg:
@@ -249,17 +262,18 @@ class Calls:
         Raises:
             Unavailable, ModelNotFound: nobody there; others, but not with this model.
         """
-        at, workers = self._served
-        if time.monotonic() - at > SERVED_FOR:
-            workers = await self._inbox.workers(0.5, until=call.model)
-            self._served = (time.monotonic(), workers)
+
+        def serves(worker: WorkerInfo) -> bool:
+            return call.model is None or model_token(worker.model) == model_token(call.model)
+
+        if any(serves(worker) for worker, at in self._seen.values() if _fresh(at)):
+            return
+        # Not stopped early unless it is served: what is missing below is not there.
+        workers = await self._inbox.workers(0.5, enough=serves)
+        self._seen |= {worker.model: (worker, time.monotonic()) for worker in workers}
+        if any(map(serves, workers)) or self._inbox.rejoining:
+            return
         models = sorted({worker.model for worker in workers})
-        wanted = call.model and model_token(call.model)
-        if models and (wanted is None or wanted in map(model_token, models)):
-            return
-        self._served = (float("-inf"), [])
-        if self._inbox.rejoining:
-            return
         if not models:
             raise Unavailable("no worker is on the bus; start one with `bus-worker run`")
         raise ModelNotFound(
@@ -288,6 +302,10 @@ class Calls:
         task = asyncio.create_task(chore)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+
+def _fresh(at: float) -> bool:
+    return time.monotonic() - at < SERVED_FOR
 
 
 async def _next(box: Box) -> Msg:

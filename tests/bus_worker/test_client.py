@@ -47,6 +47,21 @@ async def test_an_unserved_model_is_named_with_those_served(workers: Workers):
     assert caught.value.details["models"] == ["pretend"]
 
 
+async def test_a_busy_model_is_not_taken_for_an_unserved_one(workers: Workers):
+    await workers.start(seconds=0.3, model="one")
+    await workers.start(seconds=0.3, model="two")
+    client = await workers.client()
+
+    async def ask(model: str, after: float) -> str:
+        await asyncio.sleep(after)
+        return (await client.transcribe(b"123", model=model)).text
+
+    for first, second in (("one", "two"), ("two", "one")):
+        # Who waits for the first has asked who is there, just before the second is refused too.
+        asking = [ask(first, 0), ask(first, 0.02), ask(second, 0), ask(second, 0.1)]
+        assert await asyncio.gather(*asking) == ["3 bytes"] * 4
+
+
 async def test_no_room_by_the_deadline_is_busy(workers: Workers):
     await workers.start(seconds=2)
     client = await workers.client()
