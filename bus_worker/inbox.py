@@ -5,7 +5,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 
 from bus_worker.bus import bus_errors, header, may_answer
 from bus_worker.errors import BadRequest, BusWorkerError, TooLarge, Unavailable
+from bus_worker.messages import unpack
 from bus_worker.subjects import Subjects
 
 __all__ = ["Box", "Inbox", "WorkerInfo", "refused"]
@@ -144,6 +145,34 @@ class Inbox:
                     if enough(info):
                         break
         return sorted(found.values(), key=lambda worker: (worker.model, worker.id))
+
+    async def ask_all(
+        self, subject: str, wait: float, whom: Collection[str]
+    ) -> dict[str, dict[str, Any]]:
+        """What workers answer to a broadcast within `wait` seconds, by worker; all of `whom` is enough."""
+        found: dict[str, dict[str, Any]] = {}
+        await self.connected()
+        with self.box() as box, contextlib.suppress(TimeoutError):
+            await self.publish(subject, b"", box.subject)
+            async with asyncio.timeout(wait):
+                while not set(whom) <= found.keys() and not refused(msg := await box.arrived.get()):
+                    said = unpack(msg.data)
+                    found[str(said.get("worker_id"))] = said
+        return found
+
+    async def cache_figures(self, wait: float) -> dict[str, dict[str, Any]]:
+        """The caches' figures among those that workers give within `wait` seconds, by worker."""
+        found: dict[str, dict[str, Any]] = {}
+        await self.connected()
+        with self.box() as box, contextlib.suppress(TimeoutError):
+            await self.publish(self.names.discovery("STATS")[1], b"", box.subject)
+            async with asyncio.timeout(wait):
+                while not refused(msg := await box.arrived.get()):
+                    # Not every service of this name need be a worker.
+                    with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
+                        said = json.loads(msg.data)
+                        found[said["id"]] = said["endpoints"][0]["data"]["cache"]
+        return found
 
     async def _on_message(self, msg: Msg) -> None:
         box = self._boxes.get(msg.subject.rpartition(".")[2])

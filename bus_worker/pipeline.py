@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 import structlog
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,9 @@ from bus_worker.requests import refusal
 __all__ = ["Pipeline", "Step"]
 
 _log = structlog.get_logger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_THREADS = 512
 """Threads are made only when all others are busy; requests in hand bound them long before."""
@@ -100,6 +103,19 @@ class Pipeline:
         """The model that an opened pipeline serves."""
         return self.serves.model if self.serves else None
 
+    @property
+    def cut(self) -> int | None:
+        """Where hearing begins: the first step that gives segments, its samples being final.
+
+        None where there is no such point, or a step behind it looks at more than samples.
+        """
+        gives = [step.stage.gives for step in self.steps]
+        cut = next((n for n, given in enumerate(gives) if "segments" in given), 0)
+        if not any("samples" in given for given in gives[:cut]):
+            return None
+        rest = {need for step in self.steps[cut:] for need in step.stage.needs}
+        return None if rest & {"audio", "format"} else cut
+
     def options_for(self, overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, BaseModel]:
         """Each stage's options with a request's own over the operator's.
 
@@ -117,9 +133,12 @@ class Pipeline:
         return options
 
     async def run(
-        self, draft: Draft, options: Mapping[str, BaseModel] | None = None
+        self,
+        draft: Draft,
+        options: Mapping[str, BaseModel] | None = None,
+        part: slice = slice(None),
     ) -> dict[str, float]:
-        """Take a draft through the stages, until one ends the walk.
+        """Take a draft through the stages (or a part of them), until one ends the walk.
 
         Returns:
             Seconds spent in each stage that ran, by name.
@@ -129,7 +148,7 @@ class Pipeline:
         """
         options = options or self.options_for({})
         seconds: dict[str, float] = {}
-        for step in self.steps:
+        for step in self.steps[part]:
             draft.check()
             start = time.perf_counter()
             try:
@@ -140,14 +159,20 @@ class Pipeline:
                 break
         return seconds
 
+    async def in_thread(
+        self, draft: Draft, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run blocking work for a draft in a thread of the pipeline's pool."""
+        if self._pool is None:
+            raise RuntimeError("Pipeline.open was not entered")
+        return await draft.run_in(self._pool, work, *args, **kwargs)
+
     async def _run_step(self, step: Step, draft: Draft, options: BaseModel) -> None:
         stage = step.stage
         arguments = (draft, options) if stage.open is None else (draft, options, step.opened)
         try:
             if stage.blocking:
-                if self._pool is None:
-                    raise RuntimeError("Pipeline.open was not entered")  # noqa: TRY301 - a programmer's error
-                await draft.run_in(self._pool, stage.run, *arguments)
+                await self.in_thread(draft, stage.run, *arguments)
             else:
                 await stage.run(*arguments)
         except BusWorkerError as exc:

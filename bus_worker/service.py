@@ -169,6 +169,7 @@ class Service:
                 "overshoot": self.credits.overshoot,
                 "undecodable": getattr(self._bus.client, "undecodable", 0),
                 "answers": dict(self.counts),
+                "cache": self._transcriber.recall.figures(),
             },
         }
 

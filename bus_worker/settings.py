@@ -9,9 +9,18 @@ import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from bus_worker.errors import BadSetting
 
@@ -22,6 +31,7 @@ __all__ = [
     "environment",
     "inherited",
     "load_settings",
+    "shown_url",
     "stage_options",
 ]
 
@@ -48,6 +58,27 @@ def _split(value: Any) -> Any:
 
 
 Listed = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+def _redis_url(value: SecretStr | None) -> SecretStr | None:
+    """Only what leads to a Redis; the value itself may hold a password and is not told."""
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value.get_secret_value())
+        whole = bool(parts.path if parts.scheme == "unix" else parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        whole = False
+    if not whole or parts.scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("must be redis://[:password@]host[:port][/db], rediss://… or unix://path")
+    return value
+
+
+def shown_url(url: str) -> str:
+    """A URL without user, password and options, for logs and people."""
+    parts = urlsplit(url)
+    _, at, where = parts.netloc.rpartition("@")
+    return f"{parts.scheme}://{'***' * bool(at)}{at}{where}{parts.path}"
 
 
 class Settings(BaseModel):
@@ -121,6 +152,13 @@ class Settings(BaseModel):
     """Seconds past a deadline after which a thread that never returns makes the worker leave."""
     drain_timeout: float = Field(30.0, gt=0, allow_inf_nan=False)
     """Seconds that a stopping worker gives the requests in hand."""
+
+    redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
+    """The Redis in which workers share their cache; unset: `up` starts one, `run` keeps its own in memory."""
+    cache_enabled: bool = True
+    """Answer a request that was answered before from the cache."""
+    cache_ttl: float = Field(3600.0, gt=0, le=31_536_000, allow_inf_nan=False)
+    """Seconds that an answer is kept."""
 
     api_workers: int = Field(2, ge=1, le=256)
     """Worker processes that `up` starts."""

@@ -76,6 +76,11 @@ class Subjects:
         """Broadcast: somebody waits for room on `{model}`."""
         return f"{self.prefix}.control.waiting"
 
+    @property
+    def cache_clear(self) -> str:
+        """Broadcast: every worker forgets its answers and says how many there were."""
+        return f"{self.prefix}.control.cache.clear"
+
     def discovery(self, verb: str) -> tuple[str, str]:
         """The two broadcast subjects of a NATS service verb (PING, INFO, STATS)."""
         return f"$SRV.{verb}", f"$SRV.{verb}.{self.prefix}"

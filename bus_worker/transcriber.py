@@ -1,13 +1,16 @@
-"""The whole road of one request inside a worker: draft → stages → transcript."""
+"""The whole road of one request inside a worker: draft → cache → stages → cache → transcript."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel
 
 from bus_worker.errors import TooLarge
 from bus_worker.messages import ModelInfo, Segment, Timings, Transcript
 from bus_worker.pipeline import Pipeline
 from bus_worker.plugin import Draft
+from bus_worker.recall import Answer, Recall, Visit
 from bus_worker.requests import TranscribeRequest
 
 __all__ = ["Transcriber"]
@@ -20,12 +23,14 @@ class Transcriber:
     Args:
         model: named in transcripts of drafts that no model heard (silence).
         max_bytes: largest upload taken.
+        recall: what was answered before.
     """
 
     pipeline: Pipeline
     model: ModelInfo
     worker_id: str
     max_bytes: int
+    recall: Recall = field(default_factory=Recall)
 
     def draft(
         self,
@@ -62,7 +67,7 @@ class Transcriber:
     async def run(
         self, draft: Draft, request: TranscribeRequest, *, request_id: str, received: float
     ) -> Transcript:
-        """Run the draft through the stages.
+        """Answer from the cache, or run the draft through the stages.
 
         Args:
             received: `time.monotonic()` value at which the request arrived.
@@ -72,27 +77,58 @@ class Transcriber:
         """
         options = self.pipeline.options_for(request.stages)
         started = time.monotonic()
-        stages = await self.pipeline.run(draft, options)
+        model = self.pipeline.model or self.model
+        visit = self.recall.visit(draft, request, self.pipeline, options, model)
+        stages: dict[str, float] = {}
+        answer, known = await self._answer(draft, visit, options, stages)
         ended = time.monotonic()
         total = ended - received
         return Transcript(
             request_id=request_id,
-            text=draft.text or "".join(segment.text for segment in draft.segments).strip(),
-            language=draft.language,
-            language_probability=draft.language_probability,
-            duration=round(draft.duration, 3),
-            segments=draft.segments,
-            model=draft.model or self.model,
+            text=answer.text,
+            language=answer.language,
+            language_probability=answer.language_probability,
+            duration=answer.duration,
+            segments=answer.segments,
+            model=answer.model,
             timings=Timings(
                 queue=_ms(started - received),
                 stages={name: _ms(seconds) for name, seconds in stages.items()},
                 transcribe=_ms(ended - started),
                 total=_ms(total),
             ),
-            real_time_factor=round(total / draft.duration, 4) if draft.duration else 0.0,
+            real_time_factor=round(total / answer.duration, 4) if answer.duration else 0.0,
             worker_id=self.worker_id,
-            warnings=draft.warnings,
+            cache_hit=known,
+            cached_at=answer.at if known else None,
+            cache_hit_at=time.time() if known else None,
+            warnings=answer.warnings,
         )
+
+    async def _answer(
+        self,
+        draft: Draft,
+        visit: Visit,
+        options: Mapping[str, BaseModel],
+        stages: dict[str, float],
+    ) -> tuple[Answer, bool]:
+        """The answer, and whether it was known; `stages` gets the seconds of those that ran."""
+        cut = self.pipeline.cut
+        known = await visit.same_bytes()
+        if known is None:
+            stages |= await self.pipeline.run(draft, options, slice(cut))
+            if cut is not None and not draft.finished:
+                known = await visit.same_samples()
+                if known is None:
+                    stages |= await self.pipeline.run(draft, options, slice(cut, None))
+        if known is None:
+            answer = Answer.of(draft, self.model)
+            await visit.keep(answer)
+            return answer, False
+        draft.note("cache_hit", value=True)
+        for segment in known.segments:
+            draft.emit(segment)
+        return known, True
 
 
 def _ms(seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""Everything on this machine: a bus, workers as child processes, kept running until told to stop."""
+"""Everything on this machine: a bus, a cache, workers as child processes, kept running until told to stop."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,13 @@ from pathlib import Path
 
 from bus_worker.connection import open_client
 from bus_worker.crew import FIRST_PAUSE, LONGEST_PAUSE, Crew
-from bus_worker.embedded import NatsServer, nats_server
+from bus_worker.embedded import (
+    NatsServer,
+    ValkeyServer,
+    nats_server,
+    valkey_server,
+    valkey_server_binary,
+)
 from bus_worker.errors import SetupError
 from bus_worker.settings import Settings
 from bus_worker.signals import StopSignals
@@ -92,13 +98,18 @@ async def _keep_house(
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(_open_bus(settings, bus_host, model, say))
         client = await stack.enter_async_context(open_client(bus.settings))
+        cache = await stack.enter_async_context(_open_cache(settings, say))
         variables = bus.variables | _share(settings, workers)
+        if cache is not None:
+            variables["REDIS_URL"] = cache.url
         crew = Crew(client, workers, variables, drain_timeout=settings.drain_timeout, say=say)
         stack.push_async_callback(crew.stop, told.now)
         if bus.server is not None:
             crew.also(_keep_server(bus.server, say))
+        if cache is not None:
+            crew.also(_keep_cache(cache, say))
         say(f"starting {workers} worker{'s'[: workers > 1]}")
-        await crew.run(on_ready=lambda: _tell(bus, crew, program, say))
+        await crew.run(on_ready=lambda: _tell(bus, cache, crew, program, say))
 
 
 def _share(settings: Settings, workers: int) -> dict[str, str]:
@@ -143,6 +154,22 @@ async def _open_bus(
         ours = _for_ours(settings, url)
         beyond = [f"nats://{token}@{at}:{server.port}" for at in _addresses(host)] if host else []
         yield _Bus(ours, server, tuple(beyond))
+
+
+@asynccontextmanager
+async def _open_cache(settings: Settings, say: Say) -> AsyncIterator[ValkeyServer | None]:
+    """A valkey-server of ours for all workers; None where REDIS_URL names one, or none is wanted or to be had."""
+    if settings.redis_url is not None or not settings.cache_enabled:
+        yield None
+        return
+    try:
+        valkey_server_binary()
+    except SetupError as exc:
+        say(f"{exc.message}; until then each worker keeps a cache of its own")
+        yield None
+        return
+    async with valkey_server() as server:
+        yield server
 
 
 async def _start_server(
@@ -205,11 +232,27 @@ async def _keep_server(server: NatsServer, say: Say) -> None:
         await server.start()
 
 
-def _tell(bus: _Bus, crew: Crew, program: str, say: Say) -> None:
+async def _keep_cache(server: ValkeyServer, say: Say) -> None:
+    """Start our cache server again when it dies; workers do without it meanwhile."""
+    pause = FIRST_PAUSE
+    while server.process is not None:
+        await server.process.wait()
+        say(f"valkey-server (pid {server.process.pid}) has died; starting it again")
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+        try:
+            await server.start()
+        except SetupError as exc:
+            say(exc.message)
+
+
+def _tell(bus: _Bus, cache: ValkeyServer | None, crew: Crew, program: str, say: Say) -> None:
     """What runs where, and what to do with it."""
     if bus.server is not None and bus.server.process is not None:
         local = f"nats://localhost:{bus.server.port}"
         say(f"nats-server  pid {bus.server.process.pid}  {'with a token' if bus.beyond else local}")
+    if cache is not None and cache.process is not None:
+        say(f"valkey-server  pid {cache.process.pid}  the workers' cache")
     for worker in crew.workers:
         slots = f", {worker.slots} at once" if worker.slots else ""
         say(f"worker {worker.number}     pid {worker.pid}  model {worker.model}{slots}")

@@ -14,11 +14,14 @@ import structlog
 
 from bus_worker import __version__
 from bus_worker.bus import Bus
+from bus_worker.cache import open_cache
+from bus_worker.cache_control import CacheControl
 from bus_worker.connection import address
 from bus_worker.discovery import Discovery, ServiceInfo
 from bus_worker.loader import find_stages
 from bus_worker.messages import ModelInfo
 from bus_worker.pipeline import Pipeline
+from bus_worker.recall import Recall
 from bus_worker.service import Service
 from bus_worker.settings import Settings, stage_options
 from bus_worker.signals import StopSignals
@@ -50,16 +53,38 @@ def build_pipeline(settings: Settings, variables: Mapping[str, str] | None = Non
 
 @asynccontextmanager
 async def open_transcriber(
-    settings: Settings, worker_id: str = "local", *, variables: Mapping[str, str] | None = None
+    settings: Settings,
+    worker_id: str = "local",
+    *,
+    variables: Mapping[str, str] | None = None,
+    recall: Recall | None = None,
 ) -> AsyncIterator[Transcriber]:
-    """The road without the bus: the pipeline (see `build_pipeline`), opened, behind a transcriber."""
+    """The road without the bus: the pipeline (see `build_pipeline`), opened, behind a transcriber.
+
+    Args:
+        recall: what it has answered before; without one it remembers nothing.
+    """
     async with build_pipeline(settings, variables).open() as pipeline:
         model = pipeline.model or ModelInfo(
             settings.model_name or Path(settings.whisper_model).name
         )
         yield Transcriber(
-            pipeline=pipeline, model=model, worker_id=worker_id, max_bytes=settings.max_file_size
+            pipeline=pipeline,
+            model=model,
+            worker_id=worker_id,
+            max_bytes=settings.max_file_size,
+            recall=recall or Recall(),
         )
+
+
+@asynccontextmanager
+async def _open_recall(settings: Settings) -> AsyncIterator[Recall]:
+    """The cache that the settings ask for; one that is away fails nothing."""
+    url = settings.redis_url.get_secret_value() if settings.redis_url else None
+    async with open_cache(
+        enabled=settings.cache_enabled, url=url, prefix=settings.subject_prefix
+    ) as cache:
+        yield Recall(cache, settings.cache_ttl)
 
 
 async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambda: None) -> int:
@@ -76,11 +101,15 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
         discovery = Discovery(
             bus, _info(settings, transcriber, service.credits.slots), service.stats
         )
+        control = CacheControl(
+            bus, Subjects(settings.subject_prefix), worker_id, transcriber.recall.cache
+        )
         # Until here there is nothing in hand: a signal simply ends the process.
         told = StopSignals()
         stack.callback(told.restore)
         await service.start()
         await discovery.start()
+        await control.start()
         await bus.confirmed()  # who reads "ready" may ask at once
         _log.info(
             "ready",
@@ -94,6 +123,7 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
         status = await _until_told(told, bus, service, settings.stuck_after)
         _log.info("draining", in_flight=service.credits.busy)
         await discovery.stop()
+        await control.stop()
         await _drain(told, service, settings.drain_timeout)
     _log.info("stopped", answers=dict(service.counts))
     if service.stuck_for():
@@ -111,7 +141,10 @@ async def _open_both(
     stack.push_async_callback(bus.close)
     opening = asyncio.create_task(bus.open(address(settings), limit=None), name="bus-open")
     try:
-        transcriber = await stack.enter_async_context(open_transcriber(settings, worker_id))
+        recall = await stack.enter_async_context(_open_recall(settings))
+        transcriber = await stack.enter_async_context(
+            open_transcriber(settings, worker_id, recall=recall)
+        )
         model_token(transcriber.model.name)  # a name that fits no subject stops the start here
         await opening
     finally:

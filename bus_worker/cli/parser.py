@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _transcribe(commands)
     _models(commands)
+    _cache(commands)
     plugins = _command(
         commands, "plugins", "List the stages, their options and where they come from."
     )
@@ -118,6 +119,15 @@ def _models(commands: Any) -> None:
     verify.add_argument(
         "name", metavar="NAME", nargs="?", help="which one (default: all that are here)"
     )
+
+
+def _cache(commands: Any) -> None:
+    cache = _command(commands, "cache", "Look at the workers' caches, or empty them.")
+    actions = cache.add_subparsers(
+        dest="action", metavar="ACTION", required=True, parser_class=_Parser
+    )
+    _command(actions, "clear", "Make all workers forget their answers, and say how many.")
+    _command(actions, "stats", "Print hits, misses and more of each worker's cache.")
 
 
 def _seconds(text: str) -> float:

@@ -46,7 +46,7 @@ def test_an_unknown_section_is_wrong_usage(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
         main(["speed"])
     assert caught.value.code == 2
-    assert "load, road, start" in capsys.readouterr().err
+    assert "load, road, cache, start" in capsys.readouterr().err
 
 
 def report(path: Path, *arguments: str) -> dict:
@@ -68,6 +68,16 @@ def test_the_road_is_measured_and_written_down(
     assert {row["how"] for row in rows} == {"client and worker", "bare request-reply"}
     assert all(0 < row["median ms"] <= row["p99 ms"] for row in rows)
     assert "| 300 KB" in capsys.readouterr().out
+
+
+def test_the_cache_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bus_worker.bench.cache.QUICK_COUNT", 16)
+    monkeypatch.setattr("bus_worker.bench.cache.WARM", 4)
+    rows = report(tmp_path / "cache.json", "cache")["sections"]["cache"]["rows"]
+    assert [row["request"] for row in rows] == [
+        "new, no cache", "repeated", "new", "new, Redis dead",
+    ]  # fmt: skip
+    assert all(0 < row["median ms"] <= row["p99 ms"] for row in rows)
 
 
 @pytest.mark.soak

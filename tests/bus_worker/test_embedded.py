@@ -1,4 +1,4 @@
-"""A nats-server of our own."""
+"""A nats-server and a valkey-server of our own."""
 
 import asyncio
 import os
@@ -10,8 +10,11 @@ from pathlib import Path
 
 import nats
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
 
-from bus_worker.embedded import NatsServer, nats_server, server_conf
+from bus_worker import embedded
+from bus_worker.embedded import NatsServer, nats_server, server_conf, valkey_server
 from bus_worker.errors import SetupError
 from tests.helpers.house import until
 
@@ -51,13 +54,14 @@ async def test_a_token_is_asked_for():
         await nc.close()
 
 
-async def test_it_dies_with_its_parent_however_that_dies(tmp_path: Path):
+@pytest.mark.parametrize("kind", ["nats_server", "valkey_server"])
+async def test_it_dies_with_its_parent_however_that_dies(tmp_path: Path, kind: str):
     script = textwrap.dedent(
-        """
+        f"""
         import asyncio
-        from bus_worker.embedded import nats_server
+        from bus_worker.embedded import {kind}
         async def main():
-            async with nats_server() as server:
+            async with {kind}() as server:
                 print(server.process.pid, flush=True)
                 await asyncio.sleep(60)
         asyncio.run(main())
@@ -76,11 +80,61 @@ async def test_it_dies_with_its_parent_however_that_dies(tmp_path: Path):
     await until(lambda: not _runs(pid))
 
 
+def _started_with(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
 def _runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+async def test_the_cache_server_asks_for_its_password_keeps_nothing_on_disk_and_leaves_nothing():
+    async with valkey_server() as server:
+        async with Redis.from_url(server.url) as redis:
+            told = await redis.config_get("maxmemory*", "save", "appendonly", "bind")
+        assert told["maxmemory"] == str(256 * 1024 * 1024)
+        assert told["maxmemory-policy"] == "allkeys-lru"
+        assert (told["save"], told["appendonly"], told["bind"]) == ("", "no", "127.0.0.1")
+        with pytest.raises(AuthenticationError):
+            async with Redis(port=server.port) as stranger:
+                await stranger.ping()
+        assert server._password not in _started_with(server.process.pid)
+        folder, pid = server._conf.parent, server.process.pid
+        assert server._conf.stat().st_mode & 0o077 == 0
+    assert not folder.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_the_cache_server_comes_back_on_its_port_with_its_password():
+    async with valkey_server() as server:
+        url = server.url
+        server.process.kill()
+        await server.process.wait()
+        await server.start()
+        async with Redis.from_url(url) as redis:
+            assert await redis.ping()
+
+
+async def test_the_cache_server_is_not_mistaken_for_another_that_has_its_port(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    async with valkey_server() as other:
+        ports = iter([other.port, embedded._free_port()])
+        monkeypatch.setattr(embedded, "_free_port", lambda: next(ports))
+        monkeypatch.setattr(embedded, "TRIES", 2)
+        async with valkey_server() as server, Redis.from_url(server.url) as redis:
+            assert server.port != other.port
+            assert await redis.ping()
+
+
+async def test_a_cache_server_that_cannot_start_says_why():
+    with pytest.raises(SetupError, match=r"valkey-server did not start; it said: .+"):
+        async with valkey_server(memory="much"):
+            pass
 
 
 async def test_a_wrong_configuration_says_why(tmp_path: Path):

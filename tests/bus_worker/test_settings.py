@@ -12,6 +12,7 @@ from bus_worker.settings import (
     environment,
     inherited,
     load_settings,
+    shown_url,
     stage_options,
 )
 
@@ -39,6 +40,9 @@ def test_defaults_are_those_of_the_contract():
     assert settings.max_file_size == 10_485_760
     assert settings.api_workers == 2
     assert settings.request_timeout == 60
+    assert settings.redis_url is None
+    assert settings.cache_enabled
+    assert settings.cache_ttl == 3600
     assert settings.model_fields_set == set()
 
 
@@ -55,6 +59,30 @@ def test_the_file_of_the_current_folder_is_read(tmp_path: Path, monkeypatch: pyt
     (tmp_path / ".env").write_text("SUBJECT_PREFIX=mine\nNOT_OURS=1\n")
     monkeypatch.chdir(tmp_path)
     assert load_settings().subject_prefix == "mine"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost", "redis://localhost"),
+        ("rediss://me:hush@[::1]:7/3?password=hush", "rediss://***@[::1]:7/3"),
+        ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock"),
+    ],
+)
+def test_a_redis_url_is_taken_and_shown_without_its_secrets(url: str, shown: str):
+    settings = load_settings({"REDIS_URL": url})
+    assert "hush" not in repr(settings)
+    assert settings.redis_url is not None
+    assert shown_url(settings.redis_url.get_secret_value()) == shown
+
+
+@pytest.mark.parametrize(("value", "wanted"), [("maybe", "bool"), ("0", None), ("FALSE", None)])
+def test_the_cache_is_switched_off_by_a_plain_word(value: str, wanted: str | None):
+    if wanted is None:
+        assert not load_settings({"CACHE_ENABLED": value}).cache_enabled
+    else:
+        with pytest.raises(BadSetting, match=f"CACHE_ENABLED='maybe': .*{wanted}"):
+            load_settings({"CACHE_ENABLED": value})
 
 
 def test_no_file_is_no_failure(tmp_path: Path):

@@ -14,7 +14,13 @@ def test_dots_become_underscores():
 
 def test_everything_stands_under_the_prefix():
     names = Subjects("ears")
-    for subject in (names.transcribe("a"), names.transcribe_default, names.cancel, names.waiting):
+    for subject in (
+        names.transcribe("a"),
+        names.transcribe_default,
+        names.cancel,
+        names.waiting,
+        names.cache_clear,
+    ):
         assert subject.startswith("ears.")
     assert names.discovery("PING") == ("$SRV.PING", "$SRV.PING.ears")
 

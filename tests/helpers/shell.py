@@ -16,8 +16,9 @@ PRETEND = {
     "PIPELINE": "pretend",
     "PLUGINS_PATH": str(ROOT / "bus_worker" / "testing.py"),
     "WHISPER_MODEL": "pretend",
+    "CACHE_ENABLED": "false",
 }
-"""The engine that only pretends."""
+"""The engine that only pretends, asked again each time."""
 NOBODY = "nats://127.0.0.1:1"
 
 

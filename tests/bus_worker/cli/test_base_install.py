@@ -13,7 +13,7 @@ import importlib.abc, sys
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {"av", "ctranslate2", "faster_whisper", "huggingface_hub", "librosa",
-                                       "numpy", "soundfile", "soxr", "structlog", "tqdm"}:
+                                       "numpy", "redis", "soundfile", "soxr", "structlog", "tqdm"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Refuse())

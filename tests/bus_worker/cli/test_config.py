@@ -10,6 +10,7 @@ async def test_config_masks_what_is_secret(tmp_path: Path):
     ended = await shell(
         "config", cwd=tmp_path, NATS_URL="nats://me:hush@a:1,nats://hush@b:2", NATS_TOKEN="hush",
         NATS_PASSWORD="hush", SUBJECT_PREFIX="mine", NORMALIZE__PEAK="0.5",
+        REDIS_URL="redis://me:hush@r:6379/0?password=hush",
     )  # fmt: skip
     assert ended.status == 0
     assert "hush" not in ended.out
@@ -18,6 +19,7 @@ async def test_config_masks_what_is_secret(tmp_path: Path):
     where = {line: n for n, line in enumerate(lines)}
     assert "NATS_URL=nats://***@a:1,nats://***@b:2" in where
     assert "NATS_TOKEN=***" in where
+    assert "REDIS_URL=redis://***@r:6379/0" in where
     assert where["SUBJECT_PREFIX=mine"] < where["# defaults"] < where["QUEUE_GROUP=stt-workers"]
     assert "NORMALIZE__PEAK=0.5" in where
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bus_worker.embedded import NatsServer, nats_server
+from bus_worker.embedded import NatsServer, ValkeyServer, nats_server
 from tests.helpers.house import Workers
 from tests.helpers.shell import NOBODY, PRETEND, shell
 
@@ -59,3 +59,15 @@ async def test_doctor_without_a_bus_or_with_a_wrong_setting_ends_too(tmp_path: P
     ended = await shell("doctor", cwd=tmp_path, LOG_LEVEL="LOUD")
     assert ended.status == 1
     assert "✗ settings     LOG_LEVEL='LOUD': " in ended.out
+
+
+async def test_doctor_looks_at_the_cache(workers: Workers, valkey: ValkeyServer, tmp_path: Path):
+    await workers.start()
+    caching = {**PRETEND, "CACHE_ENABLED": "true", "NATS_URL": workers.server.url}
+    ended = await shell("doctor", cwd=tmp_path, **caching, REDIS_URL=valkey.url)
+    assert (ended.status, ended.err) == (0, "")
+    assert f"✓ cache        redis://***@127.0.0.1:{valkey.port}/0, " in ended.out
+    ended = await shell("doctor", cwd=tmp_path, **caching, REDIS_URL="redis://:hush@127.0.0.1:1")
+    assert ended.status == 1
+    assert "✗ cache        redis://***@127.0.0.1:1: " in ended.out
+    assert "hush" not in ended.out
