@@ -27,6 +27,19 @@ class Transcriber:
     worker_id: str
     max_bytes: int
 
+    def check_size(self, size: int) -> None:
+        """Refuse audio of so many bytes, before any of it is fetched.
+
+        Raises:
+            TooLarge: more than the limit.
+        """
+        if size > self.max_bytes:
+            raise TooLarge(
+                f"the audio has {size} bytes; the limit is {self.max_bytes} (MAX_FILE_SIZE)",
+                size=size,
+                maximum=self.max_bytes,
+            )
+
     def draft(
         self,
         request: TranscribeRequest,
@@ -43,13 +56,7 @@ class Transcriber:
         Raises:
             TooLarge: the audio has more bytes than the limit.
         """
-        size = len(request.audio)
-        if size > self.max_bytes:
-            raise TooLarge(
-                f"the audio has {size} bytes; the limit is {self.max_bytes} (MAX_FILE_SIZE)",
-                size=size,
-                maximum=self.max_bytes,
-            )
+        self.check_size(len(request.audio))
         return Draft(
             audio=request.audio,
             format=request.format,

@@ -12,12 +12,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus_worker.connection import open_client
+from bus_worker.bus import connect
+from bus_worker.connection import address, open_client
 from bus_worker.crew import FIRST_PAUSE, LONGEST_PAUSE, Crew
 from bus_worker.embedded import NatsServer, nats_server
 from bus_worker.errors import SetupError
 from bus_worker.settings import Settings
 from bus_worker.signals import StopSignals
+from bus_worker.streams import make_streams
+from bus_worker.subjects import Subjects
 
 __all__ = ["up"]
 
@@ -91,6 +94,7 @@ async def _keep_house(
 ) -> None:
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(_open_bus(settings, bus_host, model, say))
+        await _make_streams(bus.settings, say)
         client = await stack.enter_async_context(open_client(bus.settings))
         variables = bus.variables | _share(settings, workers)
         crew = Crew(client, workers, variables, drain_timeout=settings.drain_timeout, say=say)
@@ -99,6 +103,15 @@ async def _keep_house(
             crew.also(_keep_server(bus.server, say))
         say(f"starting {workers} worker{'s'[: workers > 1]}")
         await crew.run(on_ready=lambda: _tell(bus, crew, program, say))
+
+
+async def _make_streams(settings: Settings, say: Say) -> None:
+    """As `bus-worker setup`; a bus of others' may refuse, and serves small clips all the same."""
+    async with connect(address(settings)) as bus:
+        try:
+            await make_streams(bus.client, Subjects(settings.subject_prefix))
+        except SetupError as exc:
+            say(f"audio too large for a message will not be taken: {exc.message}")
 
 
 def _share(settings: Settings, workers: int) -> dict[str, str]:
