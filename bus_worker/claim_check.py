@@ -28,7 +28,7 @@ from bus_worker.errors import (
     Failed,
     Unavailable,
 )
-from bus_worker.messages import Ticket
+from bus_worker.messages import MIN_CHUNK, Ticket
 from bus_worker.subjects import Subjects
 
 __all__ = ["ClaimCheck", "Deposit", "NoStream"]
@@ -74,7 +74,7 @@ class ClaimCheck:
     @property
     def chunk(self) -> int:
         """Bytes of one chunk on this bus."""
-        return int(min(CHUNK, self._nc.max_payload - HEADROOM))
+        return max(MIN_CHUNK, min(CHUNK, self.largest))
 
     @property
     def largest(self) -> int:

@@ -112,7 +112,8 @@ class TranscribeClient:
         """Transcribe a clip.
 
         Args:
-            audio: a file's bytes, in any format the workers take.
+            audio: a file's bytes, in any format the workers take; or what brings them piece by piece
+                (an upload), of which a few megabytes at most are kept here.
             timeout: seconds until the answer is worthless; waiting for room counts.
             request_id: yours, for the logs on both sides.
             model: which model is to hear it.

@@ -13,6 +13,7 @@ import msgpack
 from bus_worker.errors import BadRequest, BusWorkerError, Failed, error_for_code
 
 __all__ = [
+    "MIN_CHUNK",
     "ModelInfo",
     "Segment",
     "Ticket",
@@ -73,6 +74,10 @@ class ModelInfo:
 
     name: str
     revision: str | None = None
+
+
+MIN_CHUNK = 4096
+"""Bytes that the chunks of a ticket's audio have at least, on average: nobody gathers crumbs."""
 
 
 @dataclass(frozen=True, slots=True)

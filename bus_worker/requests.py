@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bus_worker.errors import BadRequest
-from bus_worker.messages import Ticket, unpack_hostile
+from bus_worker.messages import MIN_CHUNK, Ticket, unpack_hostile
 
 __all__ = ["Claim", "Options", "TranscribeRequest", "read_request", "refusal"]
 
@@ -14,8 +14,6 @@ MAX_PROMPT = 4000
 MAX_HOTWORDS = 200
 MAX_BESIDES = 65_536
 """Bytes of a request besides its audio."""
-MIN_CHUNK = 16_384
-"""Bytes that the chunks of a claim have at least, on average."""
 
 
 class Options(BaseModel):

@@ -9,13 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bus_worker.bench import load, road, start
+from bus_worker.bench import claims, load, road, start
 from bus_worker.bench.report import Section, circumstances, table
 from bus_worker.errors import BusWorkerError
 
 __all__ = ["main"]
 
-SECTIONS = {"load": load.measure, "road": road.measure, "start": start.measure}
+SECTIONS = {
+    "load": load.measure,
+    "road": road.measure,
+    "claims": claims.measure,
+    "start": start.measure,
+}
 FOLDER = Path("bench-results")
 
 

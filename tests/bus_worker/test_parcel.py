@@ -293,18 +293,21 @@ async def test_audio_over_the_limit_is_refused_before_any_is_fetched(
 
 
 async def test_a_ticket_whose_audio_is_gone_is_answered_with_410_and_the_log_tells_the_fetch(
-    stock: Workers,
+    stock: Workers, monkeypatch: pytest.MonkeyPatch
 ):
     await stock.start(seconds=0)
     nc = (await stock.bus()).client
     claim = {"id": "0" * 32, "chunks": 2, "size": 1_000_000, "sha256": "0" * 64}
-    with structlog.testing.capture_logs() as lines:
-        msg = await nc.request(NAMES.transcribe("pretend"), pack({"claim": claim}), timeout=5)
-        assert unpack(msg.data)["error"]["code"] == "claim_expired"
-        assert msg.headers["Nats-Service-Error-Code"] == "410"
-        client = await stock.client()
-        await client.transcribe(TEN_MB)
-        await until(lambda: len([x for x in lines if x["event"] == "request"]) == 2)
+    capture = structlog.testing.LogCapture()
+    lines = capture.entries
+    log = structlog.wrap_logger(None, [capture], wrapper_class=structlog.BoundLogger)
+    monkeypatch.setattr("bus_worker.service._log", log)
+    msg = await nc.request(NAMES.transcribe("pretend"), pack({"claim": claim}), timeout=5)
+    assert unpack(msg.data)["error"]["code"] == "claim_expired"
+    assert msg.headers["Nats-Service-Error-Code"] == "410"
+    client = await stock.client()
+    await client.transcribe(TEN_MB)
+    await until(lambda: [line["event"] for line in lines].count("request") == 2)
     gone, came = (line for line in lines if line["event"] == "request")
     assert gone["outcome"] == "claim_expired"
     assert came["bytes"] > len(TEN_MB)

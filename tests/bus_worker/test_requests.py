@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus_worker.errors import BadRequest
-from bus_worker.messages import pack
-from bus_worker.requests import MIN_CHUNK, Options, TranscribeRequest, read_request
+from bus_worker.messages import MIN_CHUNK, pack
+from bus_worker.requests import Options, TranscribeRequest, read_request
 from bus_worker.subjects import Subjects
 
 CLAIM = {"id": "0123456789abcdef" * 2, "chunks": 12, "size": 10_000_000, "sha256": "f" * 64}
