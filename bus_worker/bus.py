@@ -23,7 +23,7 @@ from nats.aio.msg import Msg
 from bus_worker.errors import BusWorkerError, DeadlineExceeded, Failed, TooLarge, Unavailable
 from bus_worker.hardened import HardenedClient
 
-__all__ = ["Address", "Bus", "bus_errors", "connect", "header", "may_answer"]
+__all__ = ["HEADROOM", "Address", "Bus", "bus_errors", "connect", "header", "may_answer"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ CONNECT_TIMEOUT = 2
 RECONNECT_WAIT = 0.25
 WATCH_EVERY = 5.0
 RTT_TIMEOUT = 5
+HEADROOM = 4096
+"""Bytes of a message kept for headers, which the server counts as payload."""
 TELL_EVERY = 30.0
 """Seconds between two log lines about a bus that is awaited for ever."""
 

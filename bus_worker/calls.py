@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 
 from bus_worker import subjects
 from bus_worker.bus import header
+from bus_worker.claim_check import ClaimCheck
 from bus_worker.errors import (
     BadRequest,
     BusWorkerError,
@@ -30,6 +31,7 @@ from bus_worker.errors import (
 )
 from bus_worker.inbox import Box, Inbox, WorkerInfo, refused
 from bus_worker.messages import Segment, Transcript, map_to_error, pack, unpack
+from bus_worker.parcel import Parcel
 from bus_worker.subjects import model_token
 
 __all__ = ["Call", "Calls"]
@@ -54,13 +56,14 @@ SERVED_FOR = 1.0
 class Call:
     """What is asked, by when, and how far it has come. `deadline` is a `time.monotonic()` value."""
 
-    body: Mapping[str, Any]
+    parcel: Parcel
     model: str | None
     deadline: float
     request_id: str
     on_segment: Callable[[Segment], None] | None = None
     call_id: str = field(default_factory=lambda: secrets.token_hex(16))
     asked: int = 0
+    refused: int = 0
     hinted: int = 0
     taken: bool = False
     segments: int = 0
@@ -90,7 +93,11 @@ class Call:
         """Why there is no answer at the deadline."""
         if self.taken:
             return DeadlineExceeded()
-        return Busy() if connected else Unavailable("the bus was away until the deadline")
+        if not connected:
+            return Unavailable("the bus was away until the deadline")
+        if self.parcel.begun and not self.parcel.made:
+            return DeadlineExceeded("the audio was not on the bus by the deadline")
+        return Busy()
 
 
 @dataclass(slots=True)
@@ -115,6 +122,7 @@ class Calls:
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
         self._names = inbox.names
+        self._checks = ClaimCheck(inbox.nc, inbox.names)
         self._turns: dict[str | None, _Turn] = {}
         self._seen: dict[str, tuple[WorkerInfo, float]] = {}
         self._default: str | None = None
@@ -141,6 +149,8 @@ class Calls:
             # Asked twice, a second worker may still be at it.
             if call.asked and not (over and call.asked == 1):
                 self._spawn(self._tell_all(self._names.cancel, {"call_id": call.call_id}))
+            if call.parcel.deposit.chunks:
+                self._spawn(self._checks.erase(call.parcel.deposit))
         return transcript
 
     async def close(self) -> None:
@@ -149,34 +159,33 @@ class Calls:
             await asyncio.wait(set(self._chores), timeout=2)
 
     async def _until_answered(self, call: Call, box: Box) -> Transcript:
-        payload = pack(call.body)
         while True:
             try:
-                return await self._listen(call, box, await self._in_turn(call, box, payload))
+                return await self._listen(call, box, await self._in_turn(call, box))
             except _Silent:
                 _log.info("request %s: no sign of life, asking again", call.request_id)
 
-    async def _in_turn(self, call: Call, box: Box, payload: bytes) -> Msg:
+    async def _in_turn(self, call: Call, box: Box) -> Msg:
         """Ask at once if nobody waits, else when it is our turn; returns the first message."""
         turn = self._turns.setdefault(call.model, _Turn())
         was_refused = False
         if not turn.waiting:
             try:
-                return await self._ask(call, box, payload)
+                return await self._ask(call, box)
             except _NoRoom:
                 was_refused = True
         turn.waiting += 1
         hinted = call.hinted
         try:
             async with turn.lock:
-                return await self._knock(call, box, payload, was_refused=was_refused)
+                return await self._knock(call, box, was_refused=was_refused)
         finally:
             turn.waiting -= 1
             if call.hinted > hinted:
                 over = {"model": self._wanted(call), "over": True}
                 self._spawn(self._tell_all(self._names.waiting, over, box))
 
-    async def _knock(self, call: Call, box: Box, payload: bytes, *, was_refused: bool) -> Msg:
+    async def _knock(self, call: Call, box: Box, *, was_refused: bool) -> Msg:
         """At the head of the queue: ask for room until there is some, then send the audio."""
         asked_at = time.monotonic()
         wait = FIRST_WAIT
@@ -194,14 +203,14 @@ class Calls:
                     continue
             try:
                 asked_at = time.monotonic()
-                return await self._ask(call, box, payload)
+                return await self._ask(call, box)
             except _NoRoom:
                 was_refused = True
                 misled = misled + 1 if told else 0
                 if misled >= MISLED:
                     self._default = None
 
-    async def _ask(self, call: Call, box: Box, payload: bytes) -> Msg:
+    async def _ask(self, call: Call, box: Box) -> Msg:
         """Send the request; returns the first message that comes of it.
 
         Raises:
@@ -209,6 +218,7 @@ class Calls:
             _Silent: nothing came.
         """
         await self._inbox.connected()
+        payload = await call.parcel.message(self._checks, lean=call.refused > 1)
         names = self._names
         subject = names.transcribe(call.model) if call.model else names.transcribe_default
         await self._inbox.publish(subject, payload, box.subject, call.headers())
@@ -216,6 +226,7 @@ class Calls:
         while True:
             msg = await _next(box)
             if refused(msg):
+                call.refused += 1
                 if not self._wanted(call):
                     await self._learn_default(call)
                 raise _NoRoom

@@ -7,7 +7,7 @@ that dies, and is cancelled on the bus when its task is cancelled.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Any, Self
 
 from nats.aio.client import Client
@@ -17,6 +17,7 @@ from bus_worker.calls import Call, Calls
 from bus_worker.errors import Unavailable
 from bus_worker.inbox import Inbox, WorkerInfo
 from bus_worker.messages import Segment, Transcript, map_to_error
+from bus_worker.parcel import Parcel
 from bus_worker.subjects import Subjects, model_token
 
 __all__ = ["TranscribeClient", "TranscriptStream"]
@@ -101,7 +102,7 @@ class TranscribeClient:
 
     async def transcribe(
         self,
-        audio: bytes,
+        audio: bytes | AsyncIterable[bytes],
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - it travels with the request as its deadline
         request_id: str | None = None,
@@ -111,7 +112,8 @@ class TranscribeClient:
         """Transcribe a clip.
 
         Args:
-            audio: a file's bytes, in any format the workers take.
+            audio: a file's bytes, in any format the workers take; or what brings them piece by piece
+                (an upload), of which a few megabytes at most are kept here.
             timeout: seconds until the answer is worthless; waiting for room counts.
             request_id: yours, for the logs on both sides.
             model: which model is to hear it.
@@ -125,7 +127,7 @@ class TranscribeClient:
 
     def stream(
         self,
-        audio: bytes,
+        audio: bytes | AsyncIterable[bytes],
         *,
         timeout: float | None = None,
         request_id: str | None = None,
@@ -176,12 +178,13 @@ class TranscribeClient:
 
     def _call(
         self,
-        audio: bytes,
+        audio: bytes | AsyncIterable[bytes],
         limit: float | None,
         request_id: str | None,
         model: str | None,
         asked: dict[str, Any],
     ) -> Call:
+        whole = audio if isinstance(audio, AsyncIterable) else bytes(audio)
         body = {key: asked.pop(key) for key in BODY if key in asked}
         options = {key: value for key, value in asked.items() if value is not None}
         if "hotwords" in options:
@@ -190,7 +193,7 @@ class TranscribeClient:
         if model is not None:
             model_token(model)  # refused here rather than after the wait
         return Call(
-            body={**body, "audio": bytes(audio), "options": options},
+            parcel=Parcel({**body, "options": options}, whole),
             model=model,
             deadline=time.monotonic() + (self._timeout if limit is None else limit),
             request_id=request_id or secrets.token_hex(8),

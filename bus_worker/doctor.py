@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from bus_worker.bus import connect
+from bus_worker.bus import Bus, connect
+from bus_worker.claim_check import ClaimCheck
 from bus_worker.client import TranscribeClient
 from bus_worker.connection import address
-from bus_worker.embedded import MAX_PAYLOAD, nats_server_binary
+from bus_worker.embedded import nats_server_binary
 from bus_worker.errors import BusWorkerError, SetupError
 from bus_worker.settings import Settings, load_settings, shown_url
-from bus_worker.subjects import model_token
+from bus_worker.subjects import Subjects, model_token
 
 __all__ = ["Finding", "examine"]
 
@@ -166,7 +167,7 @@ async def _bus(settings: Settings) -> AsyncIterator[Finding]:
                 f"{where.shown}, nats-server {client.connected_server_version}, {rtt * 1000:.1f} ms"
             )
             yield Finding("bus", well=True, says=says)
-            yield _payload(client.max_payload, settings)
+            yield await _sizes(bus, settings)
             async with TranscribeClient(nc=client, prefix=settings.subject_prefix) as caller:
                 yield await _workers(caller, settings)
     except (BusWorkerError, TimeoutError) as exc:
@@ -174,14 +175,17 @@ async def _bus(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("bus", well=False, says=f"{says} `bus-worker up` starts one")
 
 
-def _payload(largest: int, settings: Settings) -> Finding:
-    wanted = min(settings.max_file_size, MAX_PAYLOAD)
+async def _sizes(bus: Bus, settings: Settings) -> Finding:
+    names = Subjects(settings.subject_prefix)
+    largest, wanted = bus.client.max_payload, settings.max_file_size
     says = f"messages of up to {largest} bytes"
-    if largest < wanted:
-        says += (
-            f", but clips may have {wanted}: set max_payload: {MAX_PAYLOAD} in its configuration"
-        )
-    return Finding("bus size", well=largest >= wanted, says=says)
+    if await ClaimCheck(bus.client, names).ready():
+        return Finding("bus size", well=True, says=f"{says}; {names.claims_stream} keeps more")
+    if largest > wanted:
+        return Finding("bus size", well=True, says=f"{says}, clips may have {wanted}")
+    says += f", but clips may have {wanted}, and there is no stream {names.claims_stream}"
+    mend = "enable jetstream in its configuration and run `bus-worker setup`"
+    return Finding("bus size", well=False, says=f"{says}: {mend}")
 
 
 async def _workers(caller: TranscribeClient, settings: Settings) -> Finding:

@@ -7,6 +7,7 @@
     │   ├── AudioTooShort       audio_too_short        400
     │   ├── AudioTooLong        audio_too_long         400
     │   ├── ModelNotFound       model_not_found        404
+    │   ├── ClaimExpired        claim_expired          410
     │   ├── TooLarge            too_large              413
     │   └── Cancelled           cancelled              499
     ├── ServiceError            ours
@@ -36,6 +37,7 @@ __all__ = [
     "BusWorkerError",
     "Busy",
     "Cancelled",
+    "ClaimExpired",
     "DeadlineExceeded",
     "Failed",
     "ModelNotFound",
@@ -109,6 +111,13 @@ class ModelNotFound(RequestError):
 
     code = "model_not_found"
     status = 404
+
+
+class ClaimExpired(RequestError):
+    """The audio that the ticket stands for is gone; send it again."""
+
+    code = "claim_expired"
+    status = 410
 
 
 class TooLarge(RequestError):

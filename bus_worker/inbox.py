@@ -12,15 +12,13 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus_worker.bus import bus_errors, header, may_answer
+from bus_worker.bus import HEADROOM, bus_errors, header, may_answer
 from bus_worker.errors import BadRequest, BusWorkerError, TooLarge, Unavailable
 from bus_worker.messages import unpack
 from bus_worker.subjects import Subjects
 
 __all__ = ["Box", "Inbox", "WorkerInfo", "refused"]
 
-HEADROOM = 4096
-"""Bytes kept for headers, which the server counts as payload."""
 REJOINING = 3.0
 """Seconds after a reconnect in which workers may still be on their way back too."""
 

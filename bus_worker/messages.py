@@ -13,8 +13,10 @@ import msgpack
 from bus_worker.errors import BadRequest, BusWorkerError, Failed, error_for_code
 
 __all__ = [
+    "MIN_CHUNK",
     "ModelInfo",
     "Segment",
+    "Ticket",
     "Timings",
     "Transcript",
     "Word",
@@ -74,11 +76,25 @@ class ModelInfo:
     revision: str | None = None
 
 
+MIN_CHUNK = 4096
+"""Bytes that the chunks of a ticket's audio have at least, on average: nobody gathers crumbs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Stands in a request for audio that was left on the bus: `sha256` is that of the whole, in hex."""
+
+    id: str
+    chunks: int
+    size: int
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True)
 class Timings:
     """Where the seconds went, as the worker's monotonic clock saw them.
 
-    `queue` is from the message's arrival to the first stage, `stages` each stage by name,
+    `queue` is from the message's arrival to the first stage (fetching its audio included), `stages` each stage by name,
     `transcribe` all stages together, `total` from arrival to the answer.
     """
 

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bus_worker.errors import BadRequest
-from bus_worker.messages import unpack_hostile
+from bus_worker.messages import MIN_CHUNK, Ticket, unpack_hostile
 
-__all__ = ["Options", "TranscribeRequest", "read_request", "refusal"]
+__all__ = ["Claim", "Options", "TranscribeRequest", "read_request", "refusal"]
 
 MAX_PROMPT = 4000
 """Characters of a prompt; the model itself reads at most its last 223 tokens."""
@@ -39,12 +39,29 @@ class Options(BaseModel):
     """Skip what is not speech before decoding."""
 
 
+class Claim(BaseModel):
+    """A ticket for audio that was left on the bus (see `bus_worker.claim_check`)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    chunks: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=1, lt=1 << 53)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+    def ticket(self) -> Ticket:
+        """As plain data."""
+        return Ticket(self.id, self.chunks, self.size, self.sha256)
+
+
 class TranscribeRequest(BaseModel):
     """One request as it came over the bus."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    audio: bytes
+    audio: bytes = b""
+    claim: Claim | None = None
+    """Instead of `audio`."""
     format: Annotated[str, Field(max_length=100)] | None = None
     """An extension or a media type; a hint, the content decides."""
     options: Options = Options()
@@ -61,10 +78,16 @@ def read_request(payload: bytes) -> TranscribeRequest:
         BadRequest: not msgpack, an unknown or ill-typed field; the message names each.
     """
     data = unpack_hostile(payload, MAX_BESIDES)
+    if ("audio" in data) == (data.get("claim") is not None):
+        raise BadRequest("a request has either 'audio' or 'claim'")
     try:
-        return TranscribeRequest.model_validate(data)
+        request = TranscribeRequest.model_validate(data)
     except ValidationError as exc:
         raise BadRequest(*refusal(exc)) from exc
+    claim = request.claim
+    if claim is not None and claim.chunks > (most := 1 + claim.size // MIN_CHUNK):
+        raise BadRequest(f"'claim.chunks': {claim.size} bytes have {most} chunks at most")
+    return request
 
 
 def refusal(exc: ValidationError, prefix: str = "") -> tuple[str]:

@@ -20,6 +20,7 @@ from nats.aio.subscription import Subscription
 
 from bus_worker import subjects
 from bus_worker.bus import Bus, header, may_answer
+from bus_worker.claim_check import ClaimCheck
 from bus_worker.credits import Credits, WaitingRoom
 from bus_worker.errors import (
     BadRequest,
@@ -39,7 +40,7 @@ from bus_worker.messages import (
     unpack_hostile,
 )
 from bus_worker.plugin import Draft
-from bus_worker.requests import read_request
+from bus_worker.requests import TranscribeRequest, read_request
 from bus_worker.subjects import Subjects, model_token
 from bus_worker.transcriber import Transcriber
 
@@ -65,6 +66,8 @@ class Call:
     deadline: float = 0.0
     heartbeat: float | None = None
     size: int = 0
+    fetched: float | None = None
+    """Seconds that its audio took to come, when a ticket stood for it."""
     draft: Draft | None = None
     gave_up: "asyncio.Future[BusWorkerError]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -95,6 +98,7 @@ class Service:
         self._bus = bus
         self._transcriber = transcriber
         self._names = names
+        self._checks = ClaimCheck(bus.client, names)
         self._request_timeout = request_timeout
         self._model = transcriber.model.name
         self._calls: dict[str, Call] = {}
@@ -230,7 +234,7 @@ class Service:
         del self._stuck[id(call)]
 
     async def _work(self, call: Call, msg: Msg) -> Transcript:
-        request = read_request(msg.data)
+        request = await self._with_audio(call, read_request(msg.data))
         loop = asyncio.get_running_loop()
 
         def on_segment(segment: Segment) -> None:
@@ -249,6 +253,20 @@ class Service:
         finally:
             sender.cancel()
             await asyncio.wait({sender})
+
+    async def _with_audio(self, call: Call, request: TranscribeRequest) -> TranscribeRequest:
+        """The request, with the audio that its ticket stands for."""
+        if request.claim is None:
+            return request
+        ticket = request.claim.ticket()
+        self._transcriber.check_size(ticket.size)
+        began = time.monotonic()
+        try:
+            audio = await self._checks.fetch(ticket)
+        finally:
+            call.fetched = time.monotonic() - began
+        call.size += len(audio)
+        return request.model_copy(update={"audio": audio, "claim": None})
 
     async def _send_segments(self, call: Call, outbox: "asyncio.Queue[Segment | None]") -> None:
         while (segment := await outbox.get()) is not None:
@@ -397,8 +415,10 @@ def _number(msg: Msg, name: str) -> float | None:
 
 def _line(call: Call, outcome: str, more: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a request's one line; a plugin's own cannot replace ours."""
+    fetched = {} if call.fetched is None else {"fetch": round(call.fetched, 4)}
     return {
         **{name: value for name, value in more.items() if name not in {"event", "message"}},
+        **fetched,
         "outcome": outcome,
         "seconds": round(time.monotonic() - call.received, 4),
         "bytes": call.size,

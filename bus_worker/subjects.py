@@ -34,6 +34,7 @@ HEADER_ERROR = "Nats-Service-Error"
 HEADER_ERROR_CODE = "Nats-Service-Error-Code"
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
+_CLAIM_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def model_token(model: str) -> str:
@@ -80,6 +81,30 @@ class Subjects:
     def cache_clear(self) -> str:
         """Broadcast: every worker forgets its answers and says how many there were."""
         return f"{self.prefix}.control.cache.clear"
+
+    @property
+    def claims_stream(self) -> str:
+        """The stream that keeps audio too large for a message."""
+        return f"{self.prefix.upper()}_CLAIMS"
+
+    @property
+    def claims(self) -> str:
+        """Every chunk of every claim."""
+        return f"{self.prefix}.claims.*.*"
+
+    def claim(self, claim_id: str, chunk: int) -> str:
+        """Where one chunk of a claim lies.
+
+        Raises:
+            BadRequest: the id is anything but 128 bits as 32 hexadecimal digits.
+        """
+        if not _CLAIM_ID.fullmatch(claim_id):
+            raise BadRequest("'claim.id' must be 32 hexadecimal digits", field="claim.id")
+        return f"{self.prefix}.claims.{claim_id}.{int(chunk)}"
+
+    def direct_get(self, subject: str) -> str:
+        """Where the server is asked for the last message on a subject of the claims' stream."""
+        return f"$JS.API.DIRECT.GET.{self.claims_stream}.{subject}"
 
     def discovery(self, verb: str) -> tuple[str, str]:
         """The two broadcast subjects of a NATS service verb (PING, INFO, STATS)."""

@@ -32,6 +32,19 @@ class Transcriber:
     max_bytes: int
     recall: Recall = field(default_factory=Recall)
 
+    def check_size(self, size: int) -> None:
+        """Refuse audio of so many bytes, before any of it is fetched.
+
+        Raises:
+            TooLarge: more than the limit.
+        """
+        if size > self.max_bytes:
+            raise TooLarge(
+                f"the audio has {size} bytes; the limit is {self.max_bytes} (MAX_FILE_SIZE)",
+                size=size,
+                maximum=self.max_bytes,
+            )
+
     def draft(
         self,
         request: TranscribeRequest,
@@ -48,13 +61,7 @@ class Transcriber:
         Raises:
             TooLarge: the audio has more bytes than the limit.
         """
-        size = len(request.audio)
-        if size > self.max_bytes:
-            raise TooLarge(
-                f"the audio has {size} bytes; the limit is {self.max_bytes} (MAX_FILE_SIZE)",
-                size=size,
-                maximum=self.max_bytes,
-            )
+        self.check_size(len(request.audio))
         return Draft(
             audio=request.audio,
             format=request.format,

@@ -12,7 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus_worker.connection import open_client
+from bus_worker.bus import connect
+from bus_worker.connection import address, open_client
 from bus_worker.crew import FIRST_PAUSE, LONGEST_PAUSE, Crew
 from bus_worker.embedded import (
     NatsServer,
@@ -24,6 +25,8 @@ from bus_worker.embedded import (
 from bus_worker.errors import SetupError
 from bus_worker.settings import Settings
 from bus_worker.signals import StopSignals
+from bus_worker.streams import make_streams
+from bus_worker.subjects import Subjects
 
 __all__ = ["up"]
 
@@ -97,6 +100,7 @@ async def _keep_house(
 ) -> None:
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(_open_bus(settings, bus_host, model, say))
+        await _make_streams(bus.settings, say)
         client = await stack.enter_async_context(open_client(bus.settings))
         cache = await stack.enter_async_context(_open_cache(settings, say))
         variables = bus.variables | _share(settings, workers)
@@ -110,6 +114,15 @@ async def _keep_house(
             crew.also(_keep_cache(cache, say))
         say(f"starting {workers} worker{'s'[: workers > 1]}")
         await crew.run(on_ready=lambda: _tell(bus, cache, crew, program, say))
+
+
+async def _make_streams(settings: Settings, say: Say) -> None:
+    """As `bus-worker setup`; a bus of others' may refuse, and serves small clips all the same."""
+    async with connect(address(settings)) as bus:
+        try:
+            await make_streams(bus.client, Subjects(settings.subject_prefix))
+        except SetupError as exc:
+            say(f"audio too large for a message will not be taken: {exc.message}")
 
 
 def _share(settings: Settings, workers: int) -> dict[str, str]:

@@ -16,6 +16,7 @@ from bus_worker import __version__
 from bus_worker.bus import Bus
 from bus_worker.cache import open_cache
 from bus_worker.cache_control import CacheControl
+from bus_worker.claim_check import ClaimCheck
 from bus_worker.connection import address
 from bus_worker.discovery import Discovery, ServiceInfo
 from bus_worker.loader import find_stages
@@ -110,6 +111,7 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
         await service.start()
         await discovery.start()
         await control.start()
+        await _look_for_claims(bus, settings)
         await bus.confirmed()  # who reads "ready" may ask at once
         _log.info(
             "ready",
@@ -152,6 +154,16 @@ async def _open_both(
             opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
     return bus, transcriber
+
+
+async def _look_for_claims(bus: Bus, settings: Settings) -> None:
+    names = Subjects(settings.subject_prefix)
+    if not await ClaimCheck(bus.client, names).ready():
+        _log.warning(
+            "no_large_audio",
+            stream=names.claims_stream,
+            mend="enable jetstream on nats-server and run `bus-worker setup`",
+        )
 
 
 def _service(settings: Settings, bus: Bus, transcriber: Transcriber) -> Service:

@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     _command(
         commands,
         "setup",
-        "Fetch the model and check that the bus suits; run it before the first worker.",
+        "Fetch the model and make the bus's streams; run it before the first worker.",
     )
     _transcribe(commands)
     _models(commands)

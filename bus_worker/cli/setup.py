@@ -11,6 +11,8 @@ from bus_worker.embedded import MAX_PAYLOAD
 from bus_worker.errors import SetupError
 from bus_worker.messages import ModelInfo
 from bus_worker.settings import Settings, load_settings
+from bus_worker.streams import make_streams
+from bus_worker.subjects import Subjects
 
 __all__ = ["prepare_model", "run", "short", "show_downloads"]
 
@@ -18,10 +20,10 @@ CONNECT_LIMIT = 3.0
 
 
 def run(_: Namespace) -> int:
-    """Fetch and verify the model, then look at the bus."""
+    """Fetch and verify the model, then look at the bus and make the streams there."""
     settings = load_settings()
     prepare_model(settings)
-    asyncio.run(_look_at_bus(settings))
+    asyncio.run(_prepare_bus(settings))
     return 0
 
 
@@ -58,14 +60,19 @@ def show_downloads() -> None:
     log.propagate = False
 
 
-async def _look_at_bus(settings: Settings) -> None:
+async def _prepare_bus(settings: Settings) -> None:
     where = address(settings)
     async with connect(where, CONNECT_LIMIT) as bus:
         largest = bus.client.max_payload
-    wanted = min(settings.max_file_size, MAX_PAYLOAD)
-    if largest < wanted:
-        raise SetupError(
-            f"the bus takes messages of {largest} bytes, clips may have {wanted}:"
-            f" set max_payload: {MAX_PAYLOAD} in nats-server's configuration"
-        )
-    say(f"bus {where.shown}: takes messages of {largest} bytes")
+        say(f"bus {where.shown}: takes messages of {largest} bytes")
+        try:
+            stream = await make_streams(bus.client, Subjects(settings.subject_prefix))
+        except SetupError as exc:
+            wanted = min(settings.max_file_size, MAX_PAYLOAD)
+            if largest < wanted:
+                raise SetupError(
+                    f"{exc.message}; or, for clips of up to {wanted} bytes, set max_payload: {MAX_PAYLOAD}"
+                ) from exc
+            say(f"audio of over {largest} bytes will not be taken: {exc.message}")
+        else:
+            say(f"stream {stream}: keeps audio too large for a message")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bus_worker.bench import load, main, start
+from bus_worker.bench import claims, load, main, start
 from bus_worker.bench.report import percentile, spread, table
 
 
@@ -46,7 +46,7 @@ def test_an_unknown_section_is_wrong_usage(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
         main(["speed"])
     assert caught.value.code == 2
-    assert "load, road, cache, start" in capsys.readouterr().err
+    assert "load, road, cache, claims, start" in capsys.readouterr().err
 
 
 def report(path: Path, *arguments: str) -> dict:
@@ -78,6 +78,17 @@ def test_the_cache_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         "new, no cache", "repeated", "new", "new, Redis dead",
     ]  # fmt: skip
     assert all(0 < row["median ms"] <= row["p99 ms"] for row in rows)
+
+
+def test_large_audio_is_measured_each_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(claims, "QUICK_COUNT", 2)
+    monkeypatch.setattr(claims, "WARM", 1)
+    rows = report(tmp_path / "claims.json", "claims")["sections"]["claims"]["rows"]
+    found = [(row["clip"], row["how"].partition(",")[0]) for row in rows]
+    ways = ["put", "get", "the road", "bare request-reply"]
+    expected = [(clip, way) for clip in ("1 MB", "5 MB", "10 MB") for way in ways]
+    assert found == expected[:-1]  # 10 MB are more than a message takes
+    assert all(0 < row["median ms"] <= row["p95 ms"] for row in rows)
 
 
 @pytest.mark.soak

@@ -16,6 +16,7 @@ from tests.helpers.wire import raw_publish
 
 SUBJECT = "stt.v1.transcribe.pretend"
 
+CLAIM = {"id": "0" * 32, "chunks": 1, "size": 10_000, "sha256": "0" * 64}
 HOSTILE = {
     "nothing": b"",
     "not msgpack": b"GET / HTTP/1.1\r\n\r\n",
@@ -47,6 +48,11 @@ HOSTILE = {
     "2 million maps in a stage": b"\x82\xa5audio\xc4\x01x\xa6stages\xdd\x00\x1e\x84\x80"
     + b"\x80" * 2_000_000,
     "a key of 2 million lists": b"\x81\xdd\x00\x1e\x84\x80" + b"\x90" * 2_000_000 + b"\xc0",
+    "audio and a ticket": pack({"audio": b"x", "claim": CLAIM}),
+    "a ticket for every subject": pack({"claim": CLAIM | {"id": ">"}}),
+    "a ticket that leaves its subject": pack({"claim": CLAIM | {"id": "0" * 30 + ".*"}}),
+    "a ticket of a million crumbs": pack({"claim": CLAIM | {"chunks": 10**6}}),
+    "a ticket of lists": pack({"claim": {"id": [], "chunks": [], "size": [], "sha256": []}}),
     "a map of 4 billion": b"\xdf\xff\xff\xff\xff" + b"\xa1a\xc0" * 1000,
 }
 

@@ -1,14 +1,27 @@
 """What a caller may ask, and how a refusal names the field."""
 
 import math
+import re
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bus_worker.errors import BadRequest
-from bus_worker.messages import pack
+from bus_worker.messages import MIN_CHUNK, pack
 from bus_worker.requests import Options, TranscribeRequest, read_request
+from bus_worker.subjects import Subjects
+
+CLAIM = {"id": "0123456789abcdef" * 2, "chunks": 12, "size": 10_000_000, "sha256": "f" * 64}
+
+
+def test_a_ticket_stands_for_audio():
+    for body in ({"claim": CLAIM}, {"claim": CLAIM, "stream": True}):
+        claim = read_request(pack(body)).claim
+        assert claim is not None
+        assert asdict(claim.ticket()) == CLAIM
+    assert read_request(pack({"audio": b"", "claim": None})).claim is None
 
 
 def test_audio_alone_is_a_request():
@@ -63,6 +76,41 @@ def test_everything_the_contract_lists_is_taken():
         ({"audio": b"x", "stages": {"a": 1}}, "'stages.a'"),
         ({"audio": b"x", "stream": "yes"}, "'stream'"),
         ({"audio": b"x", "format": b"wav"}, "'format'"),
+        ({"audio": b"x", "claim": CLAIM}, "either 'audio' or 'claim'"),
+        ({"audio": None, "claim": CLAIM}, "either 'audio' or 'claim'"),
+        ({"claim": None}, "either 'audio' or 'claim'"),
+        ({"claim": CLAIM["id"]}, "'claim'"),
+        ({"claim": {**CLAIM, "sneaky": 1}}, "unknown field 'claim.sneaky'"),
+        ({"claim": {k: v for k, v in CLAIM.items() if k != "sha256"}}, "'claim.sha256'"),
+        *(
+            ({"claim": {**CLAIM, "id": wrong}}, "'claim.id'")
+            for wrong in (
+                "*",
+                ">",
+                "../x",
+                "a.b",
+                "",
+                "0" * 31,
+                "0" * 33,
+                "0" * 31 + "*",
+                "0" * 32 + "\n",
+                "A" * 32,
+                "0" * 30 + ".>",
+                b"0" * 32,
+                5,
+                None,
+                ["0" * 32],
+            )
+        ),
+        ({"claim": {**CLAIM, "chunks": 0}}, "'claim.chunks'"),
+        ({"claim": {**CLAIM, "chunks": True}}, "'claim.chunks'"),
+        ({"claim": {**CLAIM, "chunks": 10**6}}, "'claim.chunks'"),
+        ({"claim": {**CLAIM, "size": 0}}, "'claim.size'"),
+        ({"claim": {**CLAIM, "size": -1}}, "'claim.size'"),
+        ({"claim": {**CLAIM, "size": 2**64 - 1}}, "'claim.size'"),
+        ({"claim": {**CLAIM, "size": 1.5}}, "'claim.size'"),
+        ({"claim": {**CLAIM, "sha256": "g" * 64}}, "'claim.sha256'"),
+        ({"claim": {**CLAIM, "sha256": bytes(32)}}, "'claim.sha256'"),
     ],
 )
 def test_a_wrong_field_is_named(body, says):
@@ -94,7 +142,7 @@ wire = st.recursive(
 
 @given(
     st.dictionaries(
-        st.sampled_from(["audio", "options", "stages", "stream", "cache", "format", "x"]), wire
+        st.sampled_from(["audio", "claim", "options", "stages", "stream", "format", "x"]), wire
     )
 )
 def test_any_map_is_a_request_or_refused_by_name(body):
@@ -108,3 +156,42 @@ def test_any_map_is_a_request_or_refused_by_name(body):
     except BadRequest as error:
         refused = error.message
     assert "'" in refused or refused == ""
+
+
+nearly = st.fixed_dictionaries(
+    {
+        "id": st.one_of(wire, st.text("0123456789abcdef*>. ", min_size=30, max_size=34)),
+        "chunks": st.one_of(wire, st.integers(-1, 10**5)),
+        "size": st.one_of(wire, st.integers(-1, 10**9)),
+        "sha256": st.one_of(wire, st.text("0123456789abcdef", min_size=64, max_size=64)),
+    }
+)
+sound = st.fixed_dictionaries(
+    {
+        "id": st.text("0123456789abcdef", min_size=32, max_size=32),
+        "chunks": st.integers(1, 10**5),
+        "size": st.integers(1, 10**9),
+        "sha256": st.text("0123456789abcdef", min_size=64, max_size=64),
+    }
+)
+
+
+@given(st.one_of(nearly, sound))
+def test_a_ticket_is_bounded_and_stays_under_its_subject_or_is_refused(claim):
+    try:
+        payload = pack({"claim": claim})
+    except UnicodeEncodeError:
+        return
+    refused, request = "", None
+    try:
+        request = read_request(payload)
+    except BadRequest as error:
+        refused = error.message
+    if request is None or request.claim is None:
+        assert "'" in refused
+        return
+    ticket = request.claim.ticket()
+    assert asdict(ticket) == claim
+    assert 1 <= ticket.chunks <= 1 + ticket.size // MIN_CHUNK
+    subject = Subjects().claim(ticket.id, ticket.chunks - 1)
+    assert re.fullmatch(r"stt\.claims\.[0-9a-f]{32}\.\d+", subject)

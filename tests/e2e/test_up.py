@@ -140,6 +140,8 @@ async def test_up_transcribes_replaces_the_dead_and_leaves_nothing(up, tmp_path:
     await house.says(rf"^nats-server \(pid ({pids['nats-server']})\) has died; starting it again$")
     await until_there(house.url, 2)
     assert await heard() == "3 bytes\n"
+    (tmp_path / "a.wav").write_bytes(bytes(10_000_000))  # more than a message takes
+    assert await heard() == "10000000 bytes\n"
 
     house.process.send_signal(signal.SIGINT)
     assert await house.ended() == 0

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from bus_worker.streams import make_streams
+from bus_worker.subjects import Subjects
 from tests.helpers.house import Workers
 from tests.helpers.shell import COMMAND, shell
 
@@ -43,6 +45,7 @@ async def test_a_base_install_says_what_more_it_needs(arguments: list[str], fold
 
 async def test_a_base_install_shows_its_settings_and_its_health(workers: Workers, folder: Path):
     await workers.start()
+    await make_streams((await workers.bus()).client, Subjects())
     config = await shell("config", cwd=folder, program=BASE_INSTALL)
     assert (config.status, config.err) == (0, "")
     assert "SUBJECT_PREFIX=stt" in config.out

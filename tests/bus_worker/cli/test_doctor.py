@@ -3,24 +3,40 @@
 from pathlib import Path
 
 from bus_worker.embedded import NatsServer, ValkeyServer, nats_server
+from bus_worker.streams import make_streams
+from bus_worker.subjects import Subjects
 from tests.helpers.house import Workers
 from tests.helpers.shell import NOBODY, PRETEND, shell
 
 
-async def test_setup_and_doctor_find_a_bus_of_small_messages(tmp_path: Path):
-    async with nats_server(max_payload=1_000_000) as server:
+async def test_setup_and_doctor_find_a_bus_that_takes_small_clips_only(tmp_path: Path):
+    async with nats_server(max_payload=1_000_000, jetstream=False) as server:
         on_bus = {"cwd": tmp_path, "NATS_URL": server.url, **PRETEND}
         ended = await shell("setup", **on_bus)
         assert ended.status == 1
+        assert "enable jetstream" in ended.sentence
         assert "set max_payload: 8388608" in ended.sentence
         ended = await shell("doctor", **on_bus)
-    assert ended.status == 1
-    assert "✗ bus size     messages of up to 1000000 bytes" in ended.out
+        assert ended.status == 1
+        assert "✗ bus size     messages of up to 1000000 bytes, but clips may have" in ended.out
+        assert "`bus-worker setup`" in ended.out
+        ended = await shell("doctor", MAX_FILE_SIZE="900000", **on_bus)
+        assert "✓ bus size     messages of up to 1000000 bytes, clips may have 900000" in ended.out
+
+
+async def test_setup_makes_a_bus_of_small_messages_take_large_clips(tmp_path: Path):
+    async with nats_server(max_payload=1_000_000) as server:
+        on_bus = {"cwd": tmp_path, "NATS_URL": server.url, **PRETEND}
+        assert "✗ bus size" in (await shell("doctor", **on_bus)).out
+        assert (await shell("setup", **on_bus)).status == 0
+        says = "✓ bus size     messages of up to 1000000 bytes; STT_CLAIMS keeps more"
+        assert says in (await shell("doctor", **on_bus)).out
 
 
 async def test_doctor_is_content_where_all_is_well(workers: Workers, tmp_path: Path):
     await workers.start()
     await workers.start()
+    await make_streams((await workers.bus()).client, Subjects())
     ended = await shell("doctor", cwd=tmp_path, NATS_URL=workers.server.url, **PRETEND)
     assert "✗" not in ended.out
     assert (ended.status, ended.err) == (0, "")
@@ -36,7 +52,7 @@ async def test_doctor_says_all_that_is_wrong(bus_server: NatsServer, tmp_path: P
     )  # fmt: skip
     assert ended.status == 1
     wrong = [line.split()[1] for line in ended.out.splitlines() if line.startswith("✗")]
-    assert wrong == ["pipeline", "model", "workers"]
+    assert wrong == ["pipeline", "model", "bus", "workers"]
     assert "`bus-worker models pull small`" in ended.out
     assert "`bus-worker run`" in ended.out
 

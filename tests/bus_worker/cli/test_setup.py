@@ -2,20 +2,30 @@
 
 from pathlib import Path
 
-from bus_worker.embedded import NatsServer
-from tests.helpers.shell import NOBODY, shell
+from bus_worker.embedded import NatsServer, nats_server
+from tests.helpers.shell import NOBODY, PRETEND, shell
 
 
-async def test_setup_fetches_the_model_and_looks_at_the_bus(bus_server: NatsServer, tmp_path: Path):
+async def test_setup_fetches_the_model_and_makes_the_stream(bus_server: NatsServer, tmp_path: Path):
     home = {"cwd": tmp_path, "WHISPER_MODEL": "tiny.en"}
     ended = await shell("setup", NATS_URL=bus_server.url, **home)
     assert (ended.status, ended.err) == (0, "")
-    model, bus = ended.out.splitlines()
+    model, bus, stream = ended.out.splitlines()
     assert model.startswith("model tiny.en (0d3d19a32d33): ")
     assert bus == f"bus {bus_server.url}: takes messages of 8388608 bytes"
+    assert stream == "stream STT_CLAIMS: keeps audio too large for a message"
+    again = await shell("setup", NATS_URL=bus_server.url, **home)
+    assert (again.status, again.out) == (0, ended.out)
     absent = await shell("setup", NATS_URL=NOBODY, **home)
     assert absent.status == 1
     assert "cannot connect" in absent.sentence
+
+
+async def test_setup_is_content_with_large_messages_alone(tmp_path: Path):
+    async with nats_server(jetstream=False) as server:
+        ended = await shell("setup", cwd=tmp_path, NATS_URL=server.url, **PRETEND)
+    assert (ended.status, ended.err) == (0, "")
+    assert "audio of over 8388608 bytes will not be taken" in ended.out
 
 
 async def test_a_model_that_does_not_exist_stops_setup_and_up(tmp_path: Path):

@@ -1,0 +1,112 @@
+"""How a call's audio travels: inside its message, or left on the bus with a ticket in its place."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from bus_worker.claim_check import ClaimCheck, Deposit, NoStream
+from bus_worker.errors import Busy, TooLarge, Unavailable
+from bus_worker.messages import pack
+
+__all__ = ["Parcel"]
+
+INLINE = 700_000
+"""Bytes of audio that go inside the message: above it a stream is kinder to everybody else's messages."""
+SMALL = 64_000
+"""Bytes of audio that are sent again as cheaply as a ticket is made."""
+AROUND = 32
+"""Bytes that the key `audio` takes around its own."""
+
+
+class Parcel:
+    """A request's message, made once; whatever it left on the bus is known by `deposit`."""
+
+    def __init__(self, body: Mapping[str, Any], audio: bytes | AsyncIterable[bytes]) -> None:
+        """Args: audio is the whole, or brings it piece by piece."""
+        self._body = body
+        self._audio = audio
+        self._message: bytes | None = None
+        self._inline: bytes | None = None
+        self.begun = False
+        self.deposit = Deposit()
+
+    @property
+    def made(self) -> bool:
+        """Whether the message is ready to go."""
+        return self._message is not None
+
+    async def message(self, checks: ClaimCheck, *, lean: bool = False) -> bytes:
+        """The request as it goes out.
+
+        Args:
+            lean: it was refused before; better leave the audio on the bus than send it once more.
+
+        Raises:
+            TooLarge: no message on this bus is as large, and it keeps no large audio.
+            Busy, Unavailable: it does, but not now.
+        """
+        self.begun = True
+        if self._message is None:
+            self._message = await self._first(checks)
+        elif lean and self._inline is not None and len(self._inline) > SMALL:
+            audio, self._inline = self._inline, None
+            with suppress(Busy, Unavailable):  # then as it was
+                self._message = await self._left(checks, audio)
+        return self._message
+
+    async def _first(self, checks: ClaimCheck) -> bytes:
+        head, rest = await _begin(self._audio, checks.chunk)
+        room = checks.largest - len(pack(self._body)) - AROUND
+        if rest is None and len(head) <= min(INLINE, room):
+            return self._whole(head)
+        try:
+            return await self._left(checks, head, rest)
+        except (Busy, Unavailable) as why:
+            if rest is not None:
+                if self.deposit.chunks > 1:
+                    raise  # its beginning is out of our hands
+                head, rest = await _read(rest, head, room + 1)
+            if len(head) <= room:
+                return self._whole(head)
+            if isinstance(why, NoStream):
+                raise TooLarge(
+                    f"the audio has {'' if rest is None else 'over '}{len(head)} bytes, a message on this"
+                    f" bus takes {room}: enable jetstream on nats-server and run `bus-worker setup`,"
+                    " or raise max_payload",
+                    size=len(head),
+                    maximum=room,
+                ) from why
+            raise
+
+    def _whole(self, audio: bytes) -> bytes:
+        self._inline = audio
+        return pack({**self._body, "audio": audio})
+
+    async def _left(
+        self, checks: ClaimCheck, head: bytes, rest: AsyncIterator[bytes] | None = None
+    ) -> bytes:
+        ticket = await checks.put(self.deposit, head, rest)
+        return pack({**self._body, "claim": asdict(ticket)})
+
+
+async def _begin(
+    audio: bytes | AsyncIterable[bytes], enough: int
+) -> tuple[bytes, AsyncIterator[bytes] | None]:
+    """The audio, or so much of it and where the rest comes from."""
+    if isinstance(audio, bytes):
+        return audio, None
+    return await _read(aiter(audio), b"", enough)
+
+
+async def _read(
+    source: AsyncIterator[bytes], begun: bytes, enough: int
+) -> tuple[bytes, AsyncIterator[bytes] | None]:
+    """What was begun, read on until it is enough; None for the source where it has ended."""
+    read = bytearray(begun)
+    while len(read) < enough:
+        try:
+            read += await anext(source)
+        except StopAsyncIteration:
+            return bytes(read), None
+    return bytes(read), source
