@@ -79,6 +79,7 @@ async def test_doctor_without_a_bus_or_with_a_wrong_setting_ends_too(tmp_path: P
 
 async def test_doctor_looks_at_the_cache(workers: Workers, valkey: ValkeyServer, tmp_path: Path):
     await workers.start()
+    await make_streams((await workers.bus()).client, Subjects())
     caching = {**PRETEND, "CACHE_ENABLED": "true", "NATS_URL": workers.server.url}
     ended = await shell("doctor", cwd=tmp_path, **caching, REDIS_URL=valkey.url)
     assert (ended.status, ended.err) == (0, "")
