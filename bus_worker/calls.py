@@ -6,6 +6,7 @@ room, with a hint of a few bytes; the audio goes when there is some.
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import random
 import secrets
@@ -44,6 +45,10 @@ FIRST_WAIT, LONGEST_WAIT = 0.005, 0.1
 """Seconds between two questions for room, doubling, with jitter."""
 ASK_ANYWAY = 1.0
 """Seconds after which the head of the queue sends its audio though nobody said there is room."""
+LOOKED_UP = 0.5
+"""Seconds that a question for a known answer may take."""
+INLINE = 512 * 1024
+"""Bytes hashed on the event loop; more are hashed in a thread."""
 SERVED_FOR = 1.0
 """Seconds that an answer to "who serves what" is believed."""
 
@@ -154,6 +159,8 @@ class Calls:
                 return await self._ask(call, box, payload)
             except _NoRoom:
                 was_refused = True
+        if (known := await self._known(call)) is not None:
+            return known
         async with turn:
             hinted = call.hinted
             try:
@@ -163,6 +170,25 @@ class Calls:
                     self._spawn(
                         self._tell_all(self._names.waiting, {**_hint(call), "over": True}, box)
                     )
+
+    async def _known(self, call: Call) -> Msg | None:
+        """Where there is no room: the answer if some worker knows it already, which takes none."""
+        if (
+            call.model is None
+            or not call.body.get("cache", True)
+            or not self._inbox.nc.is_connected
+        ):
+            return None
+        payload = pack(await _question(call.body))
+        with self._inbox.box() as box:
+            subject = self._names.lookup(call.model)
+            await self._inbox.publish(subject, payload, box.subject, call.headers())
+            try:
+                async with asyncio.timeout(LOOKED_UP):
+                    msg = await box.arrived.get()
+            except TimeoutError:
+                return None
+        return msg if not refused(msg) and "text" in _read(msg) else None
 
     async def _knock(self, call: Call, box: Box, payload: bytes, *, was_refused: bool) -> Msg:
         """At the head of the queue: ask for room until there is some, then send the audio."""
@@ -218,7 +244,7 @@ class Calls:
                 if "segment" in data:
                     call.tell(Segment.from_map(data["segment"]))
                 elif "text" in data:
-                    return Transcript.from_map(data)
+                    return _told(call, Transcript.from_map(data))
             msg = await _next(box)
 
     async def _room(self, call: Call, box: Box, wait: float) -> Msg | None:
@@ -275,6 +301,25 @@ class Calls:
         task = asyncio.create_task(chore)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+
+async def _question(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The request with its audio's hash in place of the audio."""
+    audio = body["audio"]
+    if len(audio) <= INLINE:
+        digest = hashlib.sha256(audio)
+    else:
+        digest = await asyncio.to_thread(hashlib.sha256, audio)
+    asked = {key: body[key] for key in ("format", "options", "stages", "stream") if key in body}
+    return {**asked, "sha256": digest.hexdigest()}
+
+
+def _told(call: Call, transcript: Transcript) -> Transcript:
+    """A known answer comes whole: hand its segments on to one who streams, if nobody did yet."""
+    if transcript.cache_hit and not call.segments:
+        for segment in transcript.segments:
+            call.tell(segment)
+    return transcript
 
 
 async def _next(box: Box) -> Msg:

@@ -107,7 +107,7 @@ class RedisCache:
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self._redis.ping()
-        except (exceptions.RedisError, OSError, TimeoutError) as exc:
+        except (exceptions.RedisError, OSError, TimeoutError, UnicodeError) as exc:
             raise Unavailable(str(exc) or f"no answer within {TIMEOUT} s") from exc
         return time.perf_counter() - began
 
@@ -206,7 +206,7 @@ class RedisCache:
             self._failed("it did not answer in time", at_once=True)
         except exceptions.AuthenticationError as exc:
             self._failed(str(exc), at_once=True)
-        except (exceptions.ConnectionError, OSError) as exc:
+        except (exceptions.ConnectionError, OSError, UnicodeError) as exc:  # a host that is no name
             self._failed(str(exc))
         except exceptions.RedisError as exc:
             self._refused(exc)
