@@ -1,51 +1,73 @@
-"""Empties this worker's cache when somebody on the bus says so."""
+"""What the bus may ask of this worker's cache: to answer from it while every slot is taken, to empty it."""
 
 import logging
+import time
 from typing import Any
 
 from nats import errors as nats_errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus_worker.bus import Bus, may_answer
-from bus_worker.cache import Cache
+from bus_worker import subjects
+from bus_worker.bus import Bus, header, may_answer
 from bus_worker.errors import BusWorkerError
 from bus_worker.messages import error_to_map, pack
+from bus_worker.requests import read_lookup
 from bus_worker.subjects import Subjects
+from bus_worker.transcriber import Transcriber
 
 __all__ = ["CacheControl"]
 
 _log = logging.getLogger(__name__)
 
+MAX_ID = 128
+
 
 class CacheControl:
-    """Answers the broadcast `stt.control.cache.clear`."""
+    """Answers `stt.v1.lookup.<model>`, one worker of the group each, and `stt.control.cache.clear`, all."""
 
-    def __init__(self, bus: Bus, names: Subjects, worker_id: str, cache: Cache) -> None:
-        """Args: cache is the worker's."""
+    def __init__(self, bus: Bus, names: Subjects, queue: str, transcriber: Transcriber) -> None:
+        """Args: transcriber is the worker's; queue the group whose members share the lookups."""
         self._bus = bus
         self._names = names
-        self._worker_id = worker_id
-        self._cache = cache
-        self._sub: Subscription | None = None
+        self._queue = queue
+        self._transcriber = transcriber
+        self._subs: list[Subscription] = []
 
     async def start(self) -> None:
         """Begin to listen."""
-        self._sub = await self._bus.client.subscribe(self._names.cache_clear, cb=self._clear)
+        subscribe = self._bus.client.subscribe
+        self._subs.append(await subscribe(self._names.cache_clear, cb=self._clear))
+        lookup = self._names.lookup(self._transcriber.model.name)
+        self._subs.append(await subscribe(lookup, queue=self._queue, cb=self._lookup))
 
     async def stop(self) -> None:
         """Listen no more."""
-        if self._sub is not None:
+        for sub in self._subs:
             try:
-                await self._sub.unsubscribe()
+                await sub.unsubscribe()
             except nats_errors.Error as exc:
                 _log.debug("unsubscribe failed: %s", exc)
-            self._sub = None
+        self._subs.clear()
+
+    async def _lookup(self, msg: Msg) -> None:
+        received = time.monotonic()
+        if not may_answer(msg.reply):
+            return
+        request_id = (header(msg, subjects.HEADER_REQUEST_ID) or msg.reply)[:MAX_ID]
+        try:
+            found = await self._transcriber.lookup(
+                read_lookup(msg.data), request_id=request_id, received=received
+            )
+            said: dict[str, Any] = {"known": False} if found is None else found.to_map()
+        except BusWorkerError as error:
+            said = error_to_map(error)
+        await self._bus.client.publish(msg.reply, pack(said))
 
     async def _clear(self, msg: Msg) -> None:
-        said: dict[str, Any] = {"worker_id": self._worker_id}
+        said: dict[str, Any] = {"worker_id": self._transcriber.worker_id}
         try:
-            said["cleared"] = await self._cache.clear()
+            said["cleared"] = await self._transcriber.recall.cache.clear()
         except BusWorkerError as error:
             said |= error_to_map(error)
         _log.info("cache cleared: %s", said.get("cleared"))

@@ -48,6 +48,8 @@ ASK_ANYWAY = 1.0
 """Seconds after which the head of the queue sends its audio though nobody said there is room."""
 MISLED = 3
 """Times that room was told of and gone, after which the default may be another model by now."""
+LOOKED_UP = 0.5
+"""Seconds that a question for a known answer may take."""
 SERVED_FOR = 1.0
 """Seconds that an answer to "who serves what" is believed."""
 
@@ -174,6 +176,8 @@ class Calls:
                 return await self._ask(call, box)
             except _NoRoom:
                 was_refused = True
+        if (known := await self._known(call)) is not None:
+            return known
         turn.waiting += 1
         hinted = call.hinted
         try:
@@ -184,6 +188,21 @@ class Calls:
             if call.hinted > hinted:
                 over = {"model": self._wanted(call), "over": True}
                 self._spawn(self._tell_all(self._names.waiting, over, box))
+
+    async def _known(self, call: Call) -> Msg | None:
+        """Where there is no room: the answer if some worker knows it already, which takes none."""
+        question = await call.parcel.question()
+        if call.model is None or question is None or not self._inbox.nc.is_connected:
+            return None
+        with self._inbox.box() as box:
+            subject = self._names.lookup(call.model)
+            await self._inbox.publish(subject, pack(question), box.subject, call.headers())
+            try:
+                async with asyncio.timeout(LOOKED_UP):
+                    msg = await box.arrived.get()
+            except TimeoutError:
+                return None
+        return msg if not refused(msg) and "text" in _read(msg) else None
 
     async def _knock(self, call: Call, box: Box, *, was_refused: bool) -> Msg:
         """At the head of the queue: ask for room until there is some, then send the audio."""
@@ -250,7 +269,7 @@ class Calls:
                     transcript = Transcript.from_map(data)
                     if call.model is None:
                         self._default = transcript.model.name
-                    return transcript
+                    return _told(call, transcript)
             msg = await _next(box)
 
     async def _room(self, call: Call, box: Box, wait: float) -> Msg | None:
@@ -317,6 +336,14 @@ class Calls:
 
 def _fresh(at: float) -> bool:
     return time.monotonic() - at < SERVED_FOR
+
+
+def _told(call: Call, transcript: Transcript) -> Transcript:
+    """A known answer comes whole: hand its segments on to one who streams, if nobody did yet."""
+    if transcript.cache_hit and not call.segments:
+        for segment in transcript.segments:
+            call.tell(segment)
+    return transcript
 
 
 async def _next(box: Box) -> Msg:

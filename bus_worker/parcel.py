@@ -1,5 +1,7 @@
 """How a call's audio travels: inside its message, or left on the bus with a ticket in its place."""
 
+import asyncio
+import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -15,6 +17,8 @@ INLINE = 700_000
 """Bytes of audio that go inside the message: above it a stream is kinder to everybody else's messages."""
 SMALL = 64_000
 """Bytes of audio that are sent again as cheaply as a ticket is made."""
+HASHED_HERE = 512 * 1024
+"""Bytes hashed on the event loop; more are hashed in a thread."""
 AROUND = 32
 """Bytes that the key `audio` takes around its own."""
 
@@ -28,6 +32,7 @@ class Parcel:
         self._audio = audio
         self._message: bytes | None = None
         self._inline: bytes | None = None
+        self._sha256: str | None = None
         self.begun = False
         self.deposit = Deposit()
 
@@ -54,6 +59,17 @@ class Parcel:
             with suppress(Busy, Unavailable):  # then as it was
                 self._message = await self._left(checks, audio)
         return self._message
+
+    async def question(self) -> dict[str, Any] | None:
+        """The request with its audio's hash in the audio's place; None where no known answer is wanted."""
+        if not self._body.get("cache", True):
+            return None
+        if self._sha256 is None and self._inline is not None:
+            self._sha256 = await _hash(self._inline)
+        if self._sha256 is None:
+            return None
+        asked = {key: value for key, value in self._body.items() if key != "cache"}
+        return {**asked, "sha256": self._sha256}
 
     async def _first(self, checks: ClaimCheck) -> bytes:
         head, rest = await _begin(self._audio, checks.chunk)
@@ -87,7 +103,14 @@ class Parcel:
         self, checks: ClaimCheck, head: bytes, rest: AsyncIterator[bytes] | None = None
     ) -> bytes:
         ticket = await checks.put(self.deposit, head, rest)
+        self._sha256 = ticket.sha256
         return pack({**self._body, "claim": asdict(ticket)})
+
+
+async def _hash(audio: bytes) -> str:
+    if len(audio) <= HASHED_HERE:
+        return hashlib.sha256(audio).hexdigest()
+    return (await asyncio.to_thread(hashlib.sha256, audio)).hexdigest()
 
 
 async def _begin(

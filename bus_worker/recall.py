@@ -22,7 +22,6 @@ from bus_worker.errors import BadRequest
 from bus_worker.messages import ModelInfo, Segment, pack, unpack
 from bus_worker.pipeline import Pipeline
 from bus_worker.plugin import Draft
-from bus_worker.requests import TranscribeRequest
 
 __all__ = ["Answer", "Recall", "Visit"]
 
@@ -81,13 +80,18 @@ class Recall:
     def visit(
         self,
         draft: Draft,
-        request: TranscribeRequest,
         pipeline: Pipeline,
         options: Mapping[str, BaseModel],
         model: ModelInfo,
+        *,
+        fresh: bool = False,
     ) -> "Visit":
-        """Begin one request's dealings with the cache; the draft is as the first stage will see it."""
-        return Visit(self, draft, request, pipeline, options, model)
+        """Begin one request's dealings with the cache; the draft is as the first stage will see it.
+
+        Args:
+            fresh: the request wants to be heard anew.
+        """
+        return Visit(self, draft, pipeline, options, model, fresh)
 
     def figures(self) -> dict[str, Any]:
         """Hits and misses of requests, and what the cache itself counts."""
@@ -104,20 +108,20 @@ class Visit:
 
     recall: Recall
     draft: Draft
-    request: TranscribeRequest
     pipeline: Pipeline
     options: Mapping[str, BaseModel]
     model: ModelInfo
+    fresh: bool = False
     left: float = BUDGET
     by_bytes: str | None = None
     by_samples: str | None = None
 
-    async def same_bytes(self) -> Answer | None:
-        """The answer to these very bytes, asked in this very way."""
+    async def same_bytes(self, sha256: str | None = None) -> Answer | None:
+        """The answer to these very bytes (or those with this hash), asked in this very way."""
         if not self.recall.cache.ready():
             return None
-        audio = await self._digest(self.draft.audio)
-        self.by_bytes = self._name("bytes", audio, self.request.format)
+        audio = sha256 or await self._digest(self.draft.audio)
+        self.by_bytes = self._name("bytes", audio, self.draft.format)
         return await self._find(self.by_bytes)
 
     async def same_samples(self) -> Answer | None:
@@ -135,12 +139,12 @@ class Visit:
 
     async def keep(self, answer: Answer) -> None:
         """Remember a new answer under both names."""
-        if self.request.cache and self.by_bytes:
+        if not self.fresh and self.by_bytes:
             self.recall.counts["misses"] += 1
         await self._put([name for name in (self.by_bytes, self.by_samples) if name], answer)
 
     async def _find(self, name: str | None) -> Answer | None:
-        if name is None or not self.request.cache:
+        if name is None or self.fresh:
             return None
         began = time.monotonic()
         found = _read(await self.recall.cache.get(name, self.left))

@@ -7,7 +7,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bus_worker.errors import BadRequest
 from bus_worker.messages import MIN_CHUNK, Ticket, unpack_hostile
 
-__all__ = ["Claim", "Options", "TranscribeRequest", "read_request", "refusal"]
+__all__ = [
+    "Claim",
+    "LookupRequest",
+    "Options",
+    "TranscribeRequest",
+    "read_lookup",
+    "read_request",
+    "refusal",
+]
 
 MAX_PROMPT = 4000
 """Characters of a prompt; the model itself reads at most its last 223 tokens."""
@@ -69,6 +77,31 @@ class TranscribeRequest(BaseModel):
     """Options of stages that allow them per request: {stage: {option: value}}."""
     cache: bool = True
     stream: bool = False
+
+
+class LookupRequest(BaseModel):
+    """The question whether an answer is known, without the audio."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Of the audio's bytes."""
+    format: Annotated[str, Field(max_length=100)] | None = None
+    options: Options = Options()
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    stream: bool = False
+
+
+def read_lookup(payload: bytes) -> LookupRequest:
+    """The question in a message.
+
+    Raises:
+        BadRequest: as `read_request`.
+    """
+    try:
+        return LookupRequest.model_validate(unpack_hostile(payload, MAX_BESIDES))
+    except ValidationError as exc:
+        raise BadRequest(*refusal(exc)) from exc
 
 
 def read_request(payload: bytes) -> TranscribeRequest:

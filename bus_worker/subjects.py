@@ -67,6 +67,10 @@ class Subjects:
         """Where a request without a model goes; the server maps it to the default model."""
         return f"{self.prefix}.v1.transcribe"
 
+    def lookup(self, model: str) -> str:
+        """Where one asks whether an answer is known; that needs no free slot."""
+        return f"{self.prefix}.v1.lookup.{model_token(model)}"
+
     @property
     def cancel(self) -> str:
         """Broadcast: `{call_id}` is no longer wanted."""

@@ -11,7 +11,7 @@ from bus_worker.messages import ModelInfo, Segment, Timings, Transcript
 from bus_worker.pipeline import Pipeline
 from bus_worker.plugin import Draft
 from bus_worker.recall import Answer, Recall, Visit
-from bus_worker.requests import TranscribeRequest
+from bus_worker.requests import LookupRequest, TranscribeRequest
 
 __all__ = ["Transcriber"]
 
@@ -84,10 +84,43 @@ class Transcriber:
         """
         options = self.pipeline.options_for(request.stages)
         started = time.monotonic()
-        model = self.pipeline.model or self.model
-        visit = self.recall.visit(draft, request, self.pipeline, options, model)
+        visit = self.recall.visit(
+            draft, self.pipeline, options, self._model, fresh=not request.cache
+        )
         stages: dict[str, float] = {}
         answer, known = await self._answer(draft, visit, options, stages)
+        return self._transcript(answer, request_id, received, started, stages, known=known)
+
+    async def lookup(
+        self, question: LookupRequest, *, request_id: str, received: float
+    ) -> Transcript | None:
+        """The transcript if it is known already; takes no audio and no slot.
+
+        Raises:
+            BadRequest: the options are not allowed.
+        """
+        options = self.pipeline.options_for(question.stages)
+        draft = Draft(format=question.format, options=question.options, stream=question.stream)
+        visit = self.recall.visit(draft, self.pipeline, options, self._model)
+        answer = await visit.same_bytes(question.sha256)
+        if answer is None:
+            return None
+        return self._transcript(answer, request_id, received, received, {}, known=True)
+
+    @property
+    def _model(self) -> ModelInfo:
+        return self.pipeline.model or self.model
+
+    def _transcript(
+        self,
+        answer: Answer,
+        request_id: str,
+        received: float,
+        started: float,
+        stages: Mapping[str, float],
+        *,
+        known: bool,
+    ) -> Transcript:
         ended = time.monotonic()
         total = ended - received
         return Transcript(

@@ -103,7 +103,7 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
             bus, _info(settings, transcriber, service.credits.slots), service.stats
         )
         control = CacheControl(
-            bus, Subjects(settings.subject_prefix), worker_id, transcriber.recall.cache
+            bus, Subjects(settings.subject_prefix), settings.queue_group, transcriber
         )
         # Until here there is nothing in hand: a signal simply ends the process.
         told = StopSignals()

@@ -13,7 +13,8 @@ from typing import Any, Self, TypeVar
 
 import structlog
 from redis import exceptions
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -55,19 +56,25 @@ class RedisCache:
         self._prefix = prefix
         self._copy = prefix + copy
         try:
-            # Tries, and what they may cost, are counted here: redis-py would retry timeouts too.
-            self._redis: Redis = Redis.from_url(
-                url,
-                socket_timeout=TIMEOUT,
-                socket_connect_timeout=TIMEOUT,
-                retry=Retry(NoBackoff(), 0),
-                max_connections=MAX_CONNECTIONS,
-            )
+            # What the URL asks for, ours over it: redis-py would retry timeouts too, and wait for seconds.
+            options: dict[str, Any] = {
+                **parse_url(url),
+                "socket_timeout": TIMEOUT,
+                "socket_connect_timeout": TIMEOUT,
+                "retry": Retry(NoBackoff(), 0),
+                "retry_on_timeout": False,
+                "decode_responses": False,
+                "max_connections": MAX_CONNECTIONS,
+            }
+            pool = ConnectionPool(**options)
+            pool.connection_class(**pool.connection_kwargs)  # refuses options that there are not
         except (ValueError, TypeError) as exc:
             raise BadSetting(
-                f"REDIS_URL={self._shown} is not a Redis URL such as redis://:password@host:6379/0",
+                f"REDIS_URL={self._shown} is no Redis URL such as redis://:password@host:6379/0,"
+                " or has an option that there is not",
                 variable="REDIS_URL",
             ) from exc
+        self._redis: Redis = Redis.from_pool(pool)
         self._open = False
         self._failures = 0
         self._probe_at = 0.0
@@ -107,7 +114,7 @@ class RedisCache:
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self._redis.ping()
-        except (exceptions.RedisError, OSError, TimeoutError) as exc:
+        except (exceptions.RedisError, OSError, TimeoutError, UnicodeError) as exc:
             raise Unavailable(str(exc) or f"no answer within {TIMEOUT} s") from exc
         return time.perf_counter() - began
 
@@ -206,7 +213,7 @@ class RedisCache:
             self._failed("it did not answer in time", at_once=True)
         except exceptions.AuthenticationError as exc:
             self._failed(str(exc), at_once=True)
-        except (exceptions.ConnectionError, OSError) as exc:
+        except (exceptions.ConnectionError, OSError, UnicodeError) as exc:  # a host that is no name
             self._failed(str(exc))
         except exceptions.RedisError as exc:
             self._refused(exc)

@@ -1,5 +1,7 @@
-"""Workers on a bus that share a cache: answered by another, looked at, emptied; and no cache at all."""
+"""Workers on a bus that share a cache: answered by another, looked up, emptied, and while it is away."""
 
+import asyncio
+import hashlib
 import os
 import secrets
 import signal
@@ -11,7 +13,8 @@ import pytest
 from bus_worker.cache import MemoryCache, open_cache
 from bus_worker.embedded import ValkeyServer
 from bus_worker.errors import Unavailable
-from tests.helpers.house import Workers
+from bus_worker.messages import pack, unpack
+from tests.helpers.house import Workers, until
 
 
 async def pair(workers: Workers, valkey: ValkeyServer) -> None:
@@ -109,3 +112,64 @@ async def test_clearing_ends_as_soon_as_all_have_answered(workers: Workers):
     client = await workers.client()
     assert await client.clear_cache(wait=5) == {"w1": 0}
     assert time.monotonic() - began < 5
+
+
+# --- looked up while every slot is taken ------------------------------------------------------
+
+
+async def test_a_known_answer_comes_while_every_slot_is_taken(workers: Workers):
+    service = await workers.start(cache=MemoryCache(), seconds=0, segments=3)
+    client = await workers.client()
+    known, larger = b"123", bytes(700_000)
+    asked = {"format": "wav", "language": "en", "stages": {"pretend": {"segments": 3}}}
+    for audio in (known, larger):
+        for stream in (False, True):
+            await client.transcribe(audio, stream=stream, **asked)
+    busy = asyncio.create_task(client.transcribe(b"1", stages={"pretend": {"seconds": 3.0}}))
+    await until(lambda: service.credits.busy)
+    for audio in (known, larger):
+        began = time.monotonic()
+        answer = await client.transcribe(audio, request_id="mine", **asked)
+        assert time.monotonic() - began < 1
+        assert (answer.cache_hit, answer.request_id) == (True, "mine")
+        assert answer.text == f"{len(audio)} bytes"
+        stream = client.stream(audio, **asked)
+        assert [s.text async for s in stream] == [" part 0", " part 1", " part 2"]
+        assert stream.transcript.cache_hit
+    assert not busy.done()
+    assert service.counts["ok"] == 4  # no slot was needed for any of it
+    assert not (await busy).cache_hit
+
+
+async def test_what_is_not_known_or_is_to_be_heard_anew_waits_its_turn(workers: Workers):
+    service = await workers.start(cache=MemoryCache(), seconds=0)
+    client = await workers.client()
+    await client.transcribe(b"123")
+    busy = asyncio.create_task(client.transcribe(b"1", stages={"pretend": {"seconds": 0.5}}))
+    await until(lambda: service.credits.busy)
+    others = [client.transcribe(b"1234"), client.transcribe(b"123", cache=False)]
+    answers = await asyncio.gather(*others)
+    assert busy.done()
+    assert [a.cache_hit for a in answers] == [False, False]
+    await busy
+
+
+async def test_a_question_is_checked_as_strictly_as_a_request(workers: Workers):
+    service = await workers.start(cache=MemoryCache(), seconds=0)
+    client = await workers.client()
+    await client.transcribe(b"123")
+    nc = service._bus.client
+    sha256 = hashlib.sha256(b"123").hexdigest()
+
+    async def answer(question: bytes) -> dict:
+        return unpack((await nc.request("stt.v1.lookup.pretend", question, timeout=5)).data)
+
+    assert (await answer(pack({"sha256": sha256})))["text"] == "3 bytes"
+    assert await answer(pack({"sha256": sha256[::-1]})) == {"known": False}
+    assert await answer(pack({"sha256": sha256, "options": {"task": "translate"}})) == {
+        "known": False
+    }
+    for wrong in (b"", b"\xc1", pack({"sha256": "x"}), pack({"sha256": sha256, "audio": b"1"})):
+        assert (await answer(wrong))["error"]["code"] == "bad_request"
+    operators = {"sha256": sha256, "stages": {"pretend": {"spread": 1.0}}}
+    assert (await answer(pack(operators)))["error"]["code"] == "bad_request"

@@ -12,6 +12,10 @@ def test_dots_become_underscores():
     assert Subjects().transcribe("tiny.en") == "stt.v1.transcribe.tiny_en"
 
 
+def test_a_model_is_looked_up_beside_where_it_is_asked():
+    assert Subjects().lookup("tiny.en") == "stt.v1.lookup.tiny_en"
+
+
 def test_everything_stands_under_the_prefix():
     names = Subjects("ears")
     for subject in (

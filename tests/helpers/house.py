@@ -85,7 +85,7 @@ class Workers:
             metadata={"model": model, "revision": "", "slots": str(slots)},
         )  # fmt: skip
         discovery = Discovery(bus, info, service.stats)
-        control = CacheControl(bus, Subjects(), transcriber.worker_id, transcriber.recall.cache)
+        control = CacheControl(bus, Subjects(), "stt-workers", transcriber)
         await service.start()
         await discovery.start()
         await control.start()

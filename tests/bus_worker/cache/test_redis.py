@@ -97,9 +97,29 @@ async def test_a_url_that_leads_nowhere_stops_the_start_without_telling_its_pass
         load_settings({"REDIS_URL": url})
 
 
-async def test_an_option_in_the_url_that_is_none_is_one_sentence():
-    with pytest.raises(BadSetting, match=r"REDIS_URL=redis://\*\*\*@h:1/0 is not"):
-        RedisCache("redis://:hush@h:1/0?socket_timeout=soon", "")
+@pytest.mark.parametrize("option", ["socket_timeout=soon", "speed=high", "db=first"])
+async def test_an_option_in_the_url_that_there_is_not_is_one_sentence(option: str):
+    with pytest.raises(BadSetting, match=r"^REDIS_URL=redis://\*\*\*@h:1 is no Redis URL"):
+        RedisCache(f"redis://:hush@h:1?{option}", "")
+
+
+async def test_the_url_s_own_options_make_nobody_wait_longer_or_read_otherwise(
+    valkey: ValkeyServer,
+):
+    options = "socket_timeout=9&decode_responses=yes&retry_on_timeout=yes&db=3"
+    async with opened(valkey.url.replace("/0", f"?{options}")) as cache:
+        await cache.put({"a": b"\xff"}, 60, 1)
+        assert await cache.get("a", 1) == b"\xff"
+        assert await cache.clear() == 1
+        async with Redis.from_url(valkey.url) as redis:
+            assert (await redis.info("keyspace")).keys() == set()  # it was in db 3, and is no more
+
+
+async def test_a_host_that_can_be_none_is_only_away():
+    with capture_logs() as lines:
+        async with opened("redis://a..b/0") as cache:
+            assert await cache.get("a", 1) is None
+    assert [line["event"] for line in lines] == ["cache_away"]
 
 
 # --- as it may be ----------------------------------------------------------------------------
