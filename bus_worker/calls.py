@@ -46,6 +46,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.005, 0.1
 """Seconds between two questions for room, doubling, with jitter."""
 ASK_ANYWAY = 1.0
 """Seconds after which the head of the queue sends its audio though nobody said there is room."""
+MISLED = 3
+"""Times that room was told of and gone, after which the default may be another model by now."""
 SERVED_FOR = 1.0
 """Seconds that an answer to "who serves what" is believed."""
 
@@ -98,6 +100,14 @@ class Call:
         return Busy()
 
 
+@dataclass(slots=True)
+class _Turn:
+    """The queue of one model's waiters. A lock being handed over is free for a moment: `waiting` is not 0."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
+
+
 class _NoRoom(Exception):
     """Nobody took the request."""
 
@@ -113,8 +123,9 @@ class Calls:
         self._inbox = inbox
         self._names = inbox.names
         self._checks = ClaimCheck(inbox.nc, inbox.names)
-        self._turns: dict[str | None, asyncio.Lock] = {}
-        self._served: tuple[float, list[WorkerInfo]] = (float("-inf"), [])
+        self._turns: dict[str | None, _Turn] = {}
+        self._seen: dict[str, tuple[WorkerInfo, float]] = {}
+        self._default: str | None = None
         self._chores: set[asyncio.Task[None]] = set()
 
     async def run(self, call: Call) -> Transcript:
@@ -156,41 +167,48 @@ class Calls:
 
     async def _in_turn(self, call: Call, box: Box) -> Msg:
         """Ask at once if nobody waits, else when it is our turn; returns the first message."""
-        turn = self._turns.setdefault(call.model, asyncio.Lock())
+        turn = self._turns.setdefault(call.model, _Turn())
         was_refused = False
-        if not turn.locked():
+        if not turn.waiting:
             try:
                 return await self._ask(call, box)
             except _NoRoom:
                 was_refused = True
-        async with turn:
-            hinted = call.hinted
-            try:
+        turn.waiting += 1
+        hinted = call.hinted
+        try:
+            async with turn.lock:
                 return await self._knock(call, box, was_refused=was_refused)
-            finally:
-                if call.hinted > hinted:
-                    self._spawn(
-                        self._tell_all(self._names.waiting, {**_hint(call), "over": True}, box)
-                    )
+        finally:
+            turn.waiting -= 1
+            if call.hinted > hinted:
+                over = {"model": self._wanted(call), "over": True}
+                self._spawn(self._tell_all(self._names.waiting, over, box))
 
     async def _knock(self, call: Call, box: Box, *, was_refused: bool) -> Msg:
         """At the head of the queue: ask for room until there is some, then send the audio."""
         asked_at = time.monotonic()
         wait = FIRST_WAIT
+        told, misled = False, 0
         while True:
             if was_refused:
                 await self._still_served(call)
                 said = await self._room(call, box, wait)
                 if said is not None and not _is_room(said):
                     return said  # the worker asked before was slow, not dead
+                told = said is not None
                 wait = min(LONGEST_WAIT, 2 * wait)
-                if said is None and time.monotonic() - asked_at < ASK_ANYWAY:
+                heard = ASK_ANYWAY if self._wanted(call) else LONGEST_WAIT
+                if not told and time.monotonic() - asked_at < heard:
                     continue
             try:
                 asked_at = time.monotonic()
                 return await self._ask(call, box)
             except _NoRoom:
                 was_refused = True
+                misled = misled + 1 if told else 0
+                if misled >= MISLED:
+                    self._default = None
 
     async def _ask(self, call: Call, box: Box) -> Msg:
         """Send the request; returns the first message that comes of it.
@@ -209,7 +227,7 @@ class Calls:
             msg = await _next(box)
             if refused(msg):
                 call.refused += 1
-                if call.model is None:
+                if not self._wanted(call):
                     await self._learn_default(call)
                 raise _NoRoom
             if not _is_room(msg):
@@ -229,13 +247,17 @@ class Calls:
                 if "segment" in data:
                     call.tell(Segment.from_map(data["segment"]))
                 elif "text" in data:
-                    return Transcript.from_map(data)
+                    transcript = Transcript.from_map(data)
+                    if call.model is None:
+                        self._default = transcript.model.name
+                    return transcript
             msg = await _next(box)
 
     async def _room(self, call: Call, box: Box, wait: float) -> Msg | None:
         """Say that somebody waits; the message that tells of room, or None after a while."""
         await self._inbox.connected()
-        await self._inbox.publish(self._names.waiting, pack(_hint(call)), box.subject)
+        hint = pack({"model": self._wanted(call)})
+        await self._inbox.publish(self._names.waiting, hint, box.subject)
         call.hinted += 1
         try:
             async with asyncio.timeout(wait * random.uniform(0.75, 1.25)):  # noqa: S311 - jitter
@@ -251,17 +273,18 @@ class Calls:
         Raises:
             Unavailable, ModelNotFound: nobody there; others, but not with this model.
         """
-        at, workers = self._served
-        if time.monotonic() - at > SERVED_FOR:
-            workers = await self._inbox.workers(0.5, until=call.model)
-            self._served = (time.monotonic(), workers)
+
+        def serves(worker: WorkerInfo) -> bool:
+            return call.model is None or model_token(worker.model) == model_token(call.model)
+
+        if any(serves(worker) for worker, at in self._seen.values() if _fresh(at)):
+            return
+        # Not stopped early unless it is served: what is missing below is not there.
+        workers = await self._inbox.workers(0.5, enough=serves)
+        self._seen |= {worker.model: (worker, time.monotonic()) for worker in workers}
+        if any(map(serves, workers)) or self._inbox.rejoining:
+            return
         models = sorted({worker.model for worker in workers})
-        wanted = call.model and model_token(call.model)
-        if models and (wanted is None or wanted in map(model_token, models)):
-            return
-        self._served = (float("-inf"), [])
-        if self._inbox.rejoining:
-            return
         if not models:
             raise Unavailable("no worker is on the bus; start one with `bus-worker run`")
         raise ModelNotFound(
@@ -273,6 +296,10 @@ class Calls:
         models = {worker.model for worker in await self._inbox.workers(0.2)}
         if len(models) == 1:
             call.model = models.pop()
+
+    def _wanted(self, call: Call) -> str:
+        """The model that a call goes to; of a call that names none, the one that such a call last went to."""
+        return call.model or self._default or ""
 
     async def _tell_all(
         self, subject: str, said: Mapping[str, Any], box: Box | None = None
@@ -286,6 +313,10 @@ class Calls:
         task = asyncio.create_task(chore)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+
+def _fresh(at: float) -> bool:
+    return time.monotonic() - at < SERVED_FOR
 
 
 async def _next(box: Box) -> Msg:
@@ -306,11 +337,6 @@ def _read(msg: Msg) -> dict[str, Any]:
         return unpack(msg.data)
     except BadRequest as exc:
         raise Failed("the worker's reply is not msgpack") from exc
-
-
-def _hint(call: Call) -> dict[str, Any]:
-    """What a caller who waits for room says."""
-    return {"model": call.model or ""}
 
 
 def _is_room(msg: Msg) -> bool:

@@ -25,6 +25,7 @@ __all__ = ["Credits", "WaitingRoom"]
 _log = logging.getLogger(__name__)
 
 RTT_TIMEOUT = 5
+RETIRE_AFTER = 0.1
 ABANDON_TIMEOUT = 5
 ANSWERED_EVERY = 0.05
 """Seconds between two looks, at the end, whether anybody still waits."""
@@ -196,6 +197,7 @@ class Credits:
     async def _retire_spent(self) -> None:
         """Drop spent subscriptions once the server cannot have anything more on the way for them."""
         while self._spent:
+            await asyncio.sleep(RETIRE_AFTER)  # one question for many
             spent = set(self._spent)
             try:
                 await self._client.rtt(RTT_TIMEOUT)

@@ -5,7 +5,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 
 from bus_worker.bus import HEADROOM, bus_errors, header, may_answer
 from bus_worker.errors import BadRequest, BusWorkerError, TooLarge, Unavailable
-from bus_worker.subjects import Subjects, model_token
+from bus_worker.subjects import Subjects
 
 __all__ = ["Box", "Inbox", "WorkerInfo", "refused"]
 
@@ -125,8 +125,10 @@ class Inbox:
         with bus_errors():
             await self.nc.publish(subject, payload, reply=reply, headers=headers)
 
-    async def workers(self, wait: float, until: str | None = None) -> list[WorkerInfo]:
-        """Workers that answer `$SRV.PING` within `wait` seconds; stops early at one that serves `until`."""
+    async def workers(
+        self, wait: float, enough: Callable[[WorkerInfo], bool] = lambda _: False
+    ) -> list[WorkerInfo]:
+        """Workers that answer `$SRV.PING` within `wait` seconds, or until one of them is `enough`."""
         found: dict[str, WorkerInfo] = {}
         await self.connected()
         with self.box() as box, contextlib.suppress(TimeoutError):
@@ -137,7 +139,7 @@ class Inbox:
                     if info is None:
                         continue
                     found[info.id] = info
-                    if until and model_token(info.model) == model_token(until):
+                    if enough(info):
                         break
         return sorted(found.values(), key=lambda worker: (worker.model, worker.id))
 

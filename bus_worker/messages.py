@@ -5,7 +5,7 @@ accepts is checked in `bus_worker.requests`.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import msgpack
@@ -70,7 +70,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Which weights answered. `revision` is a commit of the hub, or None for a plain folder."""
+    """Which weights answered. `revision` is a commit of the hub, or for a plain folder a hash of its files."""
 
     name: str
     revision: str | None = None
@@ -147,19 +147,27 @@ class Transcript:
 
     def to_map(self) -> dict[str, Any]:
         """The transcript as plain maps and lists, without `words` where none were asked for."""
-        data = asdict(self)
-        for segment in data["segments"]:
-            if segment["words"] is None:
-                del segment["words"]
-        return data
+        return {
+            **_fields(self),
+            "segments": [segment_to_map(segment) for segment in self.segments],
+            "model": _fields(self.model),
+            "timings": _fields(self.timings),
+        }
 
 
 def segment_to_map(segment: Segment) -> dict[str, Any]:
     """One segment as a plain map, without `words` where none were asked for."""
-    data = asdict(segment)
-    if data["words"] is None:
+    data = _fields(segment)
+    if segment.words is None:
         del data["words"]
+    else:
+        data["words"] = [_fields(word) for word in segment.words]
     return data
+
+
+def _fields(of: Any) -> dict[str, Any]:
+    """A dataclass's fields as they are: `asdict` copies every token, and takes seven times as long."""
+    return {f.name: getattr(of, f.name) for f in fields(of)}
 
 
 def _known(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:

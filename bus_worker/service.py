@@ -313,6 +313,7 @@ class Service:
 
     async def _answer(self, call: Call, transcript: Transcript) -> None:
         if await self._publish(call.reply, transcript.to_map()):
+            await asyncio.sleep(0)  # it leaves before the log line is made
             self._count(call, "ok")
             _log.info("request", **_line(call, "ok", _outcome(transcript, call.draft)))
         else:

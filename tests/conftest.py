@@ -1,5 +1,6 @@
 """Servers that many tests share: started once, real ones."""
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,6 +8,10 @@ import pytest
 
 from bus_worker.embedded import NatsServer, nats_server
 from tests.helpers.house import Workers
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts us in the background has us ignore Ctrl-C, and our children, which tests send it to.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
 

@@ -6,10 +6,12 @@ import time
 
 import nats
 import pytest
+from nats.aio.msg import Msg
 
 from bus_worker import errors
 from bus_worker.client import TranscribeClient
 from bus_worker.embedded import NatsServer
+from bus_worker.messages import unpack
 from tests.helpers.house import Workers, until
 
 
@@ -43,6 +45,21 @@ async def test_an_unserved_model_is_named_with_those_served(workers: Workers):
     with pytest.raises(errors.ModelNotFound, match="served: pretend") as caught:
         await client.transcribe(b"x", model="large-v3", timeout=5)
     assert caught.value.details["models"] == ["pretend"]
+
+
+async def test_a_busy_model_is_not_taken_for_an_unserved_one(workers: Workers):
+    await workers.start(seconds=0.3, model="one")
+    await workers.start(seconds=0.3, model="two")
+    client = await workers.client()
+
+    async def ask(model: str, after: float) -> str:
+        await asyncio.sleep(after)
+        return (await client.transcribe(b"123", model=model)).text
+
+    for first, second in (("one", "two"), ("two", "one")):
+        # Who waits for the first has asked who is there, just before the second is refused too.
+        asking = [ask(first, 0), ask(first, 0.02), ask(second, 0), ask(second, 0.1)]
+        assert await asyncio.gather(*asking) == ["3 bytes"] * 4
 
 
 async def test_no_room_by_the_deadline_is_busy(workers: Workers):
@@ -105,6 +122,34 @@ async def test_without_a_model_the_servers_default_answers(workers: Workers):
     await workers.start(seconds=0)
     client = await workers.client(model=None)
     assert (await client.transcribe(b"1")).model.name == "pretend"
+
+
+async def test_one_who_names_no_model_waits_for_the_one_that_answered_before(workers: Workers):
+    await workers.start(seconds=0.1)
+    await workers.start(seconds=0, model="other")
+    hints: list[str] = []
+
+    async def cb(msg: Msg) -> None:
+        hints.append(unpack(msg.data)["model"])
+
+    watching = await workers.bus()
+    await watching.client.subscribe("stt.control.waiting", cb=cb)
+    await watching.confirmed()
+    client = await workers.client(model=None)
+    await client.transcribe(b"1")
+    await asyncio.gather(client.transcribe(b"2"), client.transcribe(b"3"))
+    await until(lambda: bool(hints))
+    assert set(hints) == {"pretend"}
+
+
+async def test_before_any_answer_one_who_names_no_model_asks_until_there_is_room(
+    workers: Workers,
+):
+    await workers.start(seconds=0.3)
+    await workers.start(seconds=0, model="other")
+    client = await workers.client(model=None)
+    got = await asyncio.gather(*(client.transcribe(b"x" * n) for n in range(3)))
+    assert [(t.text, t.model.name) for t in got] == [(f"{n} bytes", "pretend") for n in range(3)]
 
 
 async def test_without_a_model_and_a_mapping_the_only_model_answers(workers: Workers):

@@ -126,7 +126,7 @@ def modules() -> str:
             if path.is_dir():
                 lines.append(f"- `{name}/` {_sentence(path / '__init__.py')}")
                 parts = sorted(p for p in path.glob("*.py") if p.stem != "__init__")
-                lines += [f"  - `{part.name}` {_sentence(part)}" for part in parts]
+                lines.append(f"  ({' '.join(f'`{part.name}`' for part in parts)})")
             elif path.with_suffix(".py").exists():  # one in parentheses may be still to come
                 lines.append(f"- `{name}.py` {_sentence(path.with_suffix('.py'))}")
     return "\n".join(lines)
