@@ -5,11 +5,9 @@ Deadlines, heartbeats and cancellation of a request live here; who gets which re
 """
 
 import asyncio
-import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +17,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from bus_worker import subjects
-from bus_worker.bus import Bus, header, may_answer
+from bus_worker.arrivals import Arrival, read_headers
+from bus_worker.bus import Bus, may_answer
 from bus_worker.claim_check import ClaimCheck
 from bus_worker.credits import Credits, WaitingRoom
 from bus_worker.errors import (
@@ -30,7 +29,6 @@ from bus_worker.errors import (
     Failed,
     Stopping,
 )
-from bus_worker.hardened import MALFORMED
 from bus_worker.messages import (
     Segment,
     Transcript,
@@ -44,41 +42,12 @@ from bus_worker.requests import TranscribeRequest, read_request
 from bus_worker.subjects import Subjects, model_token
 from bus_worker.transcriber import Transcriber
 
-__all__ = ["Call", "Service"]
+__all__ = ["Service"]
 
 _log = structlog.get_logger(__name__)
 
-LONGEST_DEADLINE = 3600.0
-"""Seconds: a clock gone wrong must not hold a slot for ever."""
-MAX_ID = 128
 MAX_CONTROL = 1024
 """Bytes of a control message."""
-
-
-@dataclass(slots=True)
-class Call:
-    """One request on its way through this worker."""
-
-    reply: str
-    received: float
-    request_id: str = ""
-    call_id: str = ""
-    deadline: float = 0.0
-    heartbeat: float | None = None
-    size: int = 0
-    fetched: float | None = None
-    """Seconds that its audio took to come, when a ticket stood for it."""
-    draft: Draft | None = None
-    gave_up: "asyncio.Future[BusWorkerError]" = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-
-    def give_up(self, error: BusWorkerError) -> None:
-        """End the call with this error; the first one counts."""
-        if not self.gave_up.done():
-            self.gave_up.set_result(error)
-        if self.draft is not None:
-            self.draft.give_up()
 
 
 class Service:
@@ -101,7 +70,7 @@ class Service:
         self._checks = ClaimCheck(bus.client, names)
         self._request_timeout = request_timeout
         self._model = transcriber.model.name
-        self._calls: dict[str, Call] = {}
+        self._in_hand: dict[str, Arrival] = {}
         self._subs: list[Subscription] = []
         self._stuck: dict[int, float] = {}
         self._leaving = False
@@ -142,8 +111,8 @@ class Service:
     async def stop_now(self) -> None:
         """Answer every request in hand with `stopping`; wait a moment for the answers to be written."""
         self._leaving = True
-        for call in list(self._calls.values()):
-            call.give_up(Stopping())
+        for arrival in list(self._in_hand.values()):
+            arrival.give_up(Stopping())
         await self.credits.stop(1.0, answered=self._answered)
         await self.credits.abandon()
 
@@ -179,73 +148,75 @@ class Service:
 
     async def _handle(self, msg: Msg) -> None:
         """One message: its answer goes out before this returns, its slot comes back when it does."""
-        call = Call(reply=msg.reply, received=time.monotonic(), size=len(msg.data))
+        arrival = Arrival(reply=msg.reply, received=time.monotonic(), size=len(msg.data))
         if not may_answer(msg.reply):
             self.counts["unanswerable"] += 1
             _log.warning("request_without_inbox", reply=msg.reply[:80])
             return
         with structlog.contextvars.bound_contextvars():
             try:
-                self._read_headers(call, msg)
-                structlog.contextvars.bind_contextvars(request_id=call.request_id)
-                if call.call_id in self._calls:
-                    _log.info("asked_again", call_id=call.call_id)
+                read_headers(arrival, msg, self._request_timeout)
+                structlog.contextvars.bind_contextvars(request_id=arrival.request_id)
+                if arrival.call_id in self._in_hand:
+                    _log.info("asked_again", call_id=arrival.call_id)
                     return  # the one in hand answers on the same inbox
-                self._calls[call.call_id] = call
-                await self._serve(call, msg)
+                self._in_hand[arrival.call_id] = arrival
+                await self._serve(arrival, msg)
             except Exception as error:  # noqa: BLE001 - one answer, whatever happens
-                await self._answer_error(call, _ours(error))
+                await self._answer_error(arrival, _ours(error))
             finally:
-                if self._calls.get(call.call_id) is call:
-                    del self._calls[call.call_id]
+                if self._in_hand.get(arrival.call_id) is arrival:
+                    del self._in_hand[arrival.call_id]
 
-    async def _serve(self, call: Call, msg: Msg) -> None:
+    async def _serve(self, arrival: Arrival, msg: Msg) -> None:
         """Race the work against its deadline and its cancellation; whichever ends first is the answer."""
         if self._leaving:
             raise Stopping
-        work = asyncio.create_task(self._work(call, msg), name="work")
-        pulse = asyncio.create_task(self._heartbeat(call), name="heartbeat")
+        work = asyncio.create_task(self._work(arrival, msg), name="work")
+        pulse = asyncio.create_task(self._heartbeat(arrival), name="heartbeat")
         try:
-            racing: set[asyncio.Future[Any]] = {work, call.gave_up}
-            left = max(0.0, call.deadline - time.monotonic())
+            racing: set[asyncio.Future[Any]] = {work, arrival.gave_up}
+            left = max(0.0, arrival.deadline - time.monotonic())
             await asyncio.wait(racing, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             pulse.cancel()
             if not work.done():
-                call.give_up(DeadlineExceeded())
-                await self._answer_error(call, call.gave_up.result())
+                arrival.give_up(DeadlineExceeded())
+                await self._answer_error(arrival, arrival.gave_up.result())
             elif (error := work.exception()) is None:
-                await self._answer(call, work.result())
+                await self._answer(arrival, work.result())
             else:
-                await self._answer_error(call, _ours(error))
+                await self._answer_error(arrival, _ours(error))
         finally:
             pulse.cancel()
             work.cancel()
-            call.give_up(Cancelled())
+            arrival.give_up(Cancelled())
             await asyncio.wait({work, pulse})
-            await self._settle(call)
+            await self._settle(arrival)
 
-    async def _settle(self, call: Call) -> None:
-        """Keep the slot until no thread works on the call any more."""
-        if call.draft is None:
+    async def _settle(self, arrival: Arrival) -> None:
+        """Keep the slot until no thread works for it any more."""
+        if arrival.draft is None:
             return
-        self._stuck[id(call)] = time.monotonic()
-        await call.draft.settled()
+        self._stuck[id(arrival)] = time.monotonic()
+        await arrival.draft.settled()
         # Not in a `finally`: abandoned, the thread is stuck still, and the process must know when it leaves.
-        del self._stuck[id(call)]
+        del self._stuck[id(arrival)]
 
-    async def _work(self, call: Call, msg: Msg) -> Transcript:
-        request = await self._with_audio(call, read_request(msg.data))
+    async def _work(self, arrival: Arrival, msg: Msg) -> Transcript:
+        request = await self._with_audio(arrival, read_request(msg.data))
         loop = asyncio.get_running_loop()
 
         def on_segment(segment: Segment) -> None:
             loop.call_soon_threadsafe(outbox.put_nowait, segment)
 
         outbox: asyncio.Queue[Segment | None] = asyncio.Queue()
-        call.draft = self._transcriber.draft(request, deadline=call.deadline, on_segment=on_segment)
-        sender = asyncio.create_task(self._send_segments(call, outbox), name="segments")
+        arrival.draft = self._transcriber.draft(
+            request, deadline=arrival.deadline, on_segment=on_segment
+        )
+        sender = asyncio.create_task(self._send_segments(arrival, outbox), name="segments")
         try:
             transcript = await self._transcriber.run(
-                call.draft, request, request_id=call.request_id, received=call.received
+                arrival.draft, request, request_id=arrival.request_id, received=arrival.received
             )
             loop.call_soon_threadsafe(outbox.put_nowait, None)
             await sender
@@ -254,7 +225,7 @@ class Service:
             sender.cancel()
             await asyncio.wait({sender})
 
-    async def _with_audio(self, call: Call, request: TranscribeRequest) -> TranscribeRequest:
+    async def _with_audio(self, arrival: Arrival, request: TranscribeRequest) -> TranscribeRequest:
         """The request, with the audio that its ticket stands for."""
         if request.claim is None:
             return request
@@ -264,79 +235,52 @@ class Service:
         try:
             audio = await self._checks.fetch(ticket)
         finally:
-            call.fetched = time.monotonic() - began
-        call.size += len(audio)
+            arrival.fetched = time.monotonic() - began
+        arrival.size += len(audio)
         return request.model_copy(update={"audio": audio, "claim": None})
 
-    async def _send_segments(self, call: Call, outbox: "asyncio.Queue[Segment | None]") -> None:
+    async def _send_segments(
+        self, arrival: Arrival, outbox: "asyncio.Queue[Segment | None]"
+    ) -> None:
         while (segment := await outbox.get()) is not None:
-            if not call.gave_up.done():
-                await self._publish(call.reply, {"segment": segment_to_map(segment)})
+            if not arrival.gave_up.done():
+                await self._publish(arrival.reply, {"segment": segment_to_map(segment)})
 
-    async def _heartbeat(self, call: Call) -> None:
+    async def _heartbeat(self, arrival: Arrival) -> None:
         """Say at once and then at the caller's rate that somebody is at it; one who misses two asks again."""
-        if call.heartbeat is None:
+        if arrival.heartbeat is None:
             return
         while True:
-            await self._publish(call.reply, {"working": round(time.monotonic() - call.received, 3)})
-            await asyncio.sleep(call.heartbeat)
+            await self._publish(
+                arrival.reply, {"working": round(time.monotonic() - arrival.received, 3)}
+            )
+            await asyncio.sleep(arrival.heartbeat)
 
-    def _read_headers(self, call: Call, msg: Msg) -> None:
-        """Fill the call from the headers.
-
-        Raises:
-            BadRequest: a header of ours that is not what it must be.
-            DeadlineExceeded: the deadline has passed on the way.
-        """
-        call.request_id = (header(msg, subjects.HEADER_REQUEST_ID) or msg.reply)[:MAX_ID]
-        call.call_id = (header(msg, subjects.HEADER_CALL_ID) or secrets.token_hex(16))[:MAX_ID]
-        if header(msg, MALFORMED):
-            raise BadRequest("the message's headers cannot be read")
-        call.deadline = call.received + self._request_timeout
-        beat = _number(msg, subjects.HEADER_HEARTBEAT)
-        if beat is not None:
-            if not 0.05 <= beat <= 3600:  # noqa: PLR2004 - below is a flood, above is never
-                raise BadRequest(f"{subjects.HEADER_HEARTBEAT} must be 0.05 to 3600 seconds")
-            call.heartbeat = beat
-        deadline = _number(msg, subjects.HEADER_DEADLINE)
-        if deadline is not None:
-            left = min(deadline / 1000 - time.time(), LONGEST_DEADLINE)
-            call.deadline = call.received + left
-            if left <= 0:
-                raise DeadlineExceeded(
-                    "the request's deadline had passed when it arrived (do the clocks of caller and worker agree?)"
-                )
-        kind = (header(msg, subjects.HEADER_CONTENT_TYPE) or subjects.CONTENT_TYPE).partition(";")[
-            0
-        ]
-        if kind.strip().lower() not in subjects.ACCEPTED_TYPES:
-            raise BadRequest(f"Content-Type must be {subjects.CONTENT_TYPE}, not {kind[:80]!r}")
-
-    async def _answer(self, call: Call, transcript: Transcript) -> None:
-        if await self._publish(call.reply, transcript.to_map()):
+    async def _answer(self, arrival: Arrival, transcript: Transcript) -> None:
+        if await self._publish(arrival.reply, transcript.to_map()):
             await asyncio.sleep(0)  # it leaves before the log line is made
-            self._count(call, "ok")
-            _log.info("request", **_line(call, "ok", _outcome(transcript, call.draft)))
+            self._count(arrival, "ok")
+            _log.info("request", **_line(arrival, "ok", _outcome(transcript, arrival.draft)))
         else:
             await self._answer_error(
-                call, Failed("the transcript is larger than the bus takes, or no plain data")
+                arrival, Failed("the transcript is larger than the bus takes, or no plain data")
             )
 
-    async def _answer_error(self, call: Call, error: BusWorkerError) -> None:
+    async def _answer_error(self, arrival: Arrival, error: BusWorkerError) -> None:
         headers = {
             subjects.HEADER_ERROR: error.message[:200],
             subjects.HEADER_ERROR_CODE: str(error.status),
         }
-        if not await self._publish(call.reply, error_to_map(error), headers):
-            await self._publish(call.reply, error_to_map(type(error)(error.message)), headers)
-        self._count(call, error.code)
+        if not await self._publish(arrival.reply, error_to_map(error), headers):
+            await self._publish(arrival.reply, error_to_map(type(error)(error.message)), headers)
+        self._count(arrival, error.code)
         self._last_error = f"{error.status}:{error.code}"
         say = _log.error if isinstance(error, Failed) else _log.info
-        say("request", **_line(call, error.code, error.details), message=error.message)
+        say("request", **_line(arrival, error.code, error.details), message=error.message)
 
-    def _count(self, call: Call, code: str) -> None:
+    def _count(self, arrival: Arrival, code: str) -> None:
         self.counts[code] += 1
-        self._seconds += time.monotonic() - call.received
+        self._seconds += time.monotonic() - arrival.received
 
     async def _publish(
         self, reply: str, data: Mapping[str, Any], headers: Mapping[str, str] | None = None
@@ -364,13 +308,15 @@ class Service:
 
     async def _on_cancel(self, msg: Msg) -> None:
         try:
-            call = self._calls.get(str(unpack_hostile(msg.data, MAX_CONTROL).get("call_id", "")))
+            arrival = self._in_hand.get(
+                str(unpack_hostile(msg.data, MAX_CONTROL).get("call_id", ""))
+            )
         except BadRequest:
             return
-        if call is not None:
-            call.give_up(Cancelled())
+        if arrival is not None:
+            arrival.give_up(Cancelled())
         if may_answer(msg.reply):
-            mine = {"worker_id": self._transcriber.worker_id, "cancelled": call is not None}
+            mine = {"worker_id": self._transcriber.worker_id, "cancelled": arrival is not None}
             await self._publish(msg.reply, mine)
 
     async def _on_waiting(self, msg: Msg) -> None:
@@ -400,28 +346,15 @@ def _ours(error: BaseException) -> BusWorkerError:
     return Failed()
 
 
-def _number(msg: Msg, name: str) -> float | None:
-    text = header(msg, name)
-    if text is None:
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not abs(number) < 1e15:  # noqa: PLR2004 - NaN and infinity fail this too
-        raise BadRequest(f"header {name} must be a number, not {text[:40]!r}")
-    return number
-
-
-def _line(call: Call, outcome: str, more: Mapping[str, Any]) -> dict[str, Any]:
+def _line(arrival: Arrival, outcome: str, more: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a request's one line; a plugin's own cannot replace ours."""
-    fetched = {} if call.fetched is None else {"fetch": round(call.fetched, 4)}
+    fetched = {} if arrival.fetched is None else {"fetch": round(arrival.fetched, 4)}
     return {
         **{name: value for name, value in more.items() if name not in {"event", "message"}},
         **fetched,
         "outcome": outcome,
-        "seconds": round(time.monotonic() - call.received, 4),
-        "bytes": call.size,
+        "seconds": round(time.monotonic() - arrival.received, 4),
+        "bytes": arrival.size,
     }
 
 
