@@ -160,7 +160,7 @@ async def test_refused_twice_the_audio_goes_by_ticket(
     holding = asyncio.create_task(first.transcribe(b"1"))
     await until(lambda: service.credits.busy == 1)
     second = await stock.client()
-    calls = second._in_hand
+    calls = second._calls
     assert calls is not None
     refusals = 0
 
