@@ -53,7 +53,9 @@ def read_headers(arrival: Arrival, msg: Msg, request_timeout: float) -> None:
         BadRequest: a header of ours that is not what it must be.
         DeadlineExceeded: the deadline has passed on the way.
     """
-    arrival.request_id = (header(msg, subjects.HEADER_REQUEST_ID) or msg.reply)[:MAX_ID]
+    asked = header(msg, subjects.HEADER_REQUEST_ID) or msg.reply
+    # It is written to logs and terminals: no control characters.
+    arrival.request_id = "".join(char for char in asked[:MAX_ID] if char.isprintable())
     arrival.call_id = (header(msg, subjects.HEADER_CALL_ID) or secrets.token_hex(16))[:MAX_ID]
     if header(msg, MALFORMED):
         raise BadRequest("the message's headers cannot be read")

@@ -50,6 +50,8 @@ MISLED = 3
 """Times that room was told of and gone, after which the default may be another model by now."""
 LOOKED_UP = 0.5
 """Seconds that a question for a known answer may take."""
+SILENT_FOR = 15.0
+"""Seconds after which a worker that is silent while others answer counts as gone."""
 SERVED_FOR = 1.0
 """Seconds that an answer to "who serves what" is believed."""
 
@@ -267,6 +269,7 @@ class Calls:
                     call.tell(Segment.from_map(data["segment"]))
                 elif "text" in data:
                     transcript = Transcript.from_map(data)
+                    self._was_there(transcript)
                     if call.model is None:
                         self._default = transcript.model.name
                     return _told(call, transcript)
@@ -300,21 +303,30 @@ class Calls:
             return
         # Not stopped early unless it is served: what is missing below is not there.
         workers = await self._inbox.workers(0.5, enough=serves)
+        if self._inbox.rejoining:
+            return
+        if workers is None:
+            raise Unavailable("no worker is on the bus; start one with `bus-worker run`")
         self._seen |= {worker.model: (worker, time.monotonic()) for worker in workers}
-        if any(map(serves, workers)) or self._inbox.rejoining:
+        # Silence is not absence: a worker that was there a while ago may be slow.
+        was_there = any(serves(w) and _lately(at) for w, at in self._seen.values())
+        if was_there or not workers:
             return
         models = sorted({worker.model for worker in workers})
-        if not models:
-            raise Unavailable("no worker is on the bus; start one with `bus-worker run`")
         raise ModelNotFound(
             f"no worker serves {call.model!r}; served: {', '.join(models)}", models=models
         )
 
     async def _learn_default(self, call: Call) -> None:
         """The server maps no default, or its workers are busy: take the only model there is."""
-        models = {worker.model for worker in await self._inbox.workers(0.2)}
+        models = {worker.model for worker in await self._inbox.workers(0.2) or ()}
         if len(models) == 1:
             call.model = models.pop()
+
+    def _was_there(self, transcript: Transcript) -> None:
+        model = transcript.model
+        worker = WorkerInfo(transcript.worker_id, model.name, model.revision, "")
+        self._seen[model.name] = (worker, time.monotonic())
 
     def _wanted(self, call: Call) -> str:
         """The model that a call goes to; of a call that names none, the one that such a call last went to."""
@@ -336,6 +348,10 @@ class Calls:
 
 def _fresh(at: float) -> bool:
     return time.monotonic() - at < SERVED_FOR
+
+
+def _lately(at: float) -> bool:
+    return time.monotonic() - at < SILENT_FOR
 
 
 def _told(call: Call, transcript: Transcript) -> Transcript:

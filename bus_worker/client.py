@@ -145,7 +145,7 @@ class TranscribeClient:
         """Who is there: every worker that answers within `wait` seconds."""
         self._running()
         assert self._inbox is not None  # noqa: S101 - _running raised otherwise
-        return await self._inbox.workers(wait)
+        return await self._inbox.workers(wait) or []
 
     async def clear_cache(self, wait: float = 10.0) -> dict[str, int]:
         """Make every worker forget its answers; how many each has removed, by worker.

@@ -128,20 +128,27 @@ class Inbox:
 
     async def workers(
         self, wait: float, enough: Callable[[WorkerInfo], bool] = lambda _: False
-    ) -> list[WorkerInfo]:
-        """Workers that answer `$SRV.PING` within `wait` seconds, or until one of them is `enough`."""
+    ) -> list[WorkerInfo] | None:
+        """Workers that answer `$SRV.PING` within `wait` seconds, or until one of them is `enough`.
+
+        None: the server says that there is none. An empty list is silence, which says less: they
+        may be slow.
+        """
         found: dict[str, WorkerInfo] = {}
+        nobody = False
         await self.connected()
         with self.box() as box, contextlib.suppress(TimeoutError):
             await self.publish(self.names.discovery("PING")[1], b"", box.subject)
             async with asyncio.timeout(wait):
-                while not refused(msg := await box.arrived.get()):
+                while not (nobody := refused(msg := await box.arrived.get())):
                     info = _worker_info(msg)
                     if info is None:
                         continue
                     found[info.id] = info
                     if enough(info):
                         break
+        if nobody and not found:
+            return None
         return sorted(found.values(), key=lambda worker: (worker.model, worker.id))
 
     async def ask_all(

@@ -114,7 +114,7 @@ def _guarded(what: str | Path, load: Callable[[], T]) -> T:
         return load()
     except BadPlugin:
         raise
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         _log.debug("plugin %s failed to import", what, exc_info=True)
         raise BadPlugin(f"plugin {what} cannot be imported: {type(exc).__name__}: {exc}") from exc
 

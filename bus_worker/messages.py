@@ -237,7 +237,10 @@ def unpack_hostile(payload: bytes, most: int) -> dict[str, Any]:
         reader = msgpack.Unpacker(raw=False, max_buffer_size=max(1, len(payload)))
         reader.feed(payload)
         left, data = most, {}
-        for _ in range(reader.read_map_header()):
+        keys = reader.read_map_header()
+        if keys > MAX_KEYS:
+            raise BadRequest(f"the message's msgpack map has {keys} keys; no request has so many")
+        for _ in range(keys):
             key, used = _plain(payload, reader, left)
             left -= used
             if not isinstance(key, str):
@@ -254,6 +257,7 @@ def unpack_hostile(payload: bytes, most: int) -> dict[str, Any]:
     return data
 
 
+MAX_KEYS = 16
 BIN = frozenset({0xC4, 0xC5, 0xC6})
 """First bytes of msgpack's three kinds of byte string."""
 

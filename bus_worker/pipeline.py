@@ -178,7 +178,14 @@ class Pipeline:
         except BusWorkerError as exc:
             exc.details.setdefault("stage", stage.name)
             raise
-        except Exception as exc:
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not we were cancelled: the stage awaited something that was.
+            _log.exception("stage_failed", stage=stage.name, source=stage.source)
+            raise Failed(f"stage {stage.name!r} failed", stage=stage.name) from exc
+        except (Exception, SystemExit) as exc:
             _log.exception("stage_failed", stage=stage.name, source=stage.source)
             raise Failed(f"stage {stage.name!r} failed", stage=stage.name) from exc
 

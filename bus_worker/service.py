@@ -5,9 +5,10 @@ Deadlines, heartbeats and cancellation of a request live here; who gets which re
 """
 
 import asyncio
+import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,6 +47,12 @@ __all__ = ["Service"]
 
 _log = structlog.get_logger(__name__)
 
+LINE_FIELDS = frozenset(
+    {"event", "level", "logger", "timestamp", "request_id", "exc_info", "stack_info"}
+    | {"self", "args", "positional_args", "message", "exception"}
+)
+"""Names that a plugin's notes cannot take on a request's line."""
+MAX_MESSAGE = 500
 MAX_CONTROL = 1024
 """Bytes of a control message."""
 
@@ -157,16 +164,28 @@ class Service:
             try:
                 read_headers(arrival, msg, self._request_timeout)
                 structlog.contextvars.bind_contextvars(request_id=arrival.request_id)
-                if arrival.call_id in self._in_hand:
-                    _log.info("asked_again", call_id=arrival.call_id)
-                    return  # the one in hand answers on the same inbox
-                self._in_hand[arrival.call_id] = arrival
-                await self._serve(arrival, msg)
+                if not self._asked_again(arrival):
+                    self._in_hand[arrival.call_id] = arrival
+                    await self._serve(arrival, msg)
             except Exception as error:  # noqa: BLE001 - one answer, whatever happens
                 await self._answer_error(arrival, _ours(error))
             finally:
                 if self._in_hand.get(arrival.call_id) is arrival:
                     del self._in_hand[arrival.call_id]
+
+    def _asked_again(self, arrival: Arrival) -> bool:
+        """Whether the request is in hand already: that one answers on the same inbox.
+
+        Raises:
+            BadRequest: it is another caller's.
+        """
+        known = self._in_hand.get(arrival.call_id)
+        if known is None:
+            return False
+        if known.reply != arrival.reply:
+            raise BadRequest(f"{subjects.HEADER_CALL_ID} is the id of another request in hand")
+        _log.info("asked_again", call_id=arrival.call_id)
+        return True
 
     async def _serve(self, arrival: Arrival, msg: Msg) -> None:
         """Race the work against its deadline and its cancellation; whichever ends first is the answer."""
@@ -182,6 +201,8 @@ class Service:
             if not work.done():
                 arrival.give_up(DeadlineExceeded())
                 await self._answer_error(arrival, arrival.gave_up.result())
+            elif work.cancelled():
+                await self._answer_error(arrival, Failed())
             elif (error := work.exception()) is None:
                 await self._answer(arrival, work.result())
             else:
@@ -190,16 +211,15 @@ class Service:
             pulse.cancel()
             work.cancel()
             arrival.give_up(Cancelled())
-            await asyncio.wait({work, pulse})
-            await self._settle(arrival)
+            await self._settle(arrival, {work, pulse})
 
-    async def _settle(self, arrival: Arrival) -> None:
-        """Keep the slot until no thread works for it any more."""
-        if arrival.draft is None:
-            return
+    async def _settle(self, arrival: Arrival, tasks: set[asyncio.Task[Any]]) -> None:
+        """Keep the slot until no task and no thread works for it any more."""
         self._stuck[id(arrival)] = time.monotonic()
-        await arrival.draft.settled()
-        # Not in a `finally`: abandoned, the thread is stuck still, and the process must know when it leaves.
+        await asyncio.wait(tasks)  # a stage may refuse to be cancelled
+        if arrival.draft is not None:
+            await arrival.draft.settled()
+        # Not in a `finally`: abandoned, it is stuck still, and the process must know when it leaves.
         del self._stuck[id(arrival)]
 
     async def _work(self, arrival: Arrival, msg: Msg) -> Transcript:
@@ -260,23 +280,27 @@ class Service:
         if await self._publish(arrival.reply, transcript.to_map()):
             await asyncio.sleep(0)  # it leaves before the log line is made
             self._count(arrival, "ok")
-            _log.info("request", **_line(arrival, "ok", _outcome(transcript, arrival.draft)))
+            _say_line(logging.INFO, arrival, "ok", lambda: _outcome(transcript, arrival.draft))
         else:
             await self._answer_error(
                 arrival, Failed("the transcript is larger than the bus takes, or no plain data")
             )
 
     async def _answer_error(self, arrival: Arrival, error: BusWorkerError) -> None:
+        said = error_to_map(error)
+        said["error"]["message"] = message = _clean(error.message)
         headers = {
-            subjects.HEADER_ERROR: error.message[:200],
+            subjects.HEADER_ERROR: message[:200],
             subjects.HEADER_ERROR_CODE: str(error.status),
         }
-        if not await self._publish(arrival.reply, error_to_map(error), headers):
-            await self._publish(arrival.reply, error_to_map(type(error)(error.message)), headers)
+        if not await self._publish(arrival.reply, said, headers):
+            said["error"]["details"] = {}  # a plugin's, and no plain data
+            await self._publish(arrival.reply, said, headers)
         self._count(arrival, error.code)
         self._last_error = f"{error.status}:{error.code}"
-        say = _log.error if isinstance(error, Failed) else _log.info
-        say("request", **_line(arrival, error.code, error.details), message=error.message)
+        level = logging.ERROR if isinstance(error, Failed) else logging.INFO
+        more = {**error.details, "why": message}
+        _say_line(level, arrival, error.code, lambda: more)
 
     def _count(self, arrival: Arrival, code: str) -> None:
         self.counts[code] += 1
@@ -346,16 +370,29 @@ def _ours(error: BaseException) -> BusWorkerError:
     return Failed()
 
 
-def _line(arrival: Arrival, outcome: str, more: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a request's one line; a plugin's own cannot replace ours."""
-    fetched = {} if arrival.fetched is None else {"fetch": round(arrival.fetched, 4)}
-    return {
-        **{name: value for name, value in more.items() if name not in {"event", "message"}},
-        **fetched,
+def _clean(message: str) -> str:
+    """A message as the wire and a terminal can bear it: a plugin may write anything."""
+    text = str(message)[:MAX_MESSAGE].encode(errors="replace").decode()
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _say_line(
+    level: int, arrival: Arrival, outcome: str, more: Callable[[], Mapping[str, Any]]
+) -> None:
+    """The one line of a request; a plugin's own fields can neither replace ours nor prevent it."""
+    line = {
         "outcome": outcome,
         "seconds": round(time.monotonic() - arrival.received, 4),
         "bytes": arrival.size,
     }
+    if arrival.fetched is not None:
+        line["fetch"] = round(arrival.fetched, 4)
+    try:
+        theirs = {str(name): value for name, value in more().items()}
+    except (TypeError, ValueError, AttributeError) as exc:
+        theirs = {"unreadable": f"{type(exc).__name__}: {exc}"}
+    kept = {name: value for name, value in theirs.items() if name not in LINE_FIELDS}
+    _log.log(level, "request", **{**kept, **line})
 
 
 def _outcome(transcript: Transcript, draft: Draft | None) -> dict[str, Any]:

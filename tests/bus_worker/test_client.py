@@ -309,3 +309,21 @@ async def test_one_client_serves_two_models_at_once(workers: Workers):
     for task in slow:
         task.cancel()
     await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_silence_is_not_taken_for_absence(workers: Workers, bus_server: NatsServer):
+    """A frozen house answers no PING; only the server knows that nobody is there."""
+    service = await workers.start(seconds=0.2)
+    client = await workers.client()
+
+    async def frozen(*_: object, **__: object) -> bool:
+        return True
+
+    holding = asyncio.create_task(client.transcribe(b"1"))
+    await until(lambda: service.credits.busy == 1)
+    for sub in list(service._bus.client._subs.values()):
+        if sub.subject.startswith("$SRV."):
+            sub._cb = frozen
+    transcript = await client.transcribe(b"22", timeout=8)
+    assert transcript.text == "2 bytes"
+    await holding

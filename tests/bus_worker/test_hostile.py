@@ -53,6 +53,7 @@ HOSTILE = {
     "a ticket that leaves its subject": pack({"claim": CLAIM | {"id": "0" * 30 + ".*"}}),
     "a ticket of a million crumbs": pack({"claim": CLAIM | {"chunks": 10**6}}),
     "a ticket of lists": pack({"claim": {"id": [], "chunks": [], "size": [], "sha256": []}}),
+    "13 000 unknown keys": pack({f"k{n}": None for n in range(13_000)}),
     "a map of 4 billion": b"\xdf\xff\xff\xff\xff" + b"\xa1a\xc0" * 1000,
 }
 

@@ -80,6 +80,7 @@ def test_a_built_in_cannot_be_replaced_by_stealth(tmp_path):
         ("x = (", "SyntaxError"),
         ("import no_such_thing", "ModuleNotFoundError"),
         ("1/0", "ZeroDivisionError"),
+        ("raise SystemExit(0)", "SystemExit"),
     ],
 )
 def test_a_file_that_cannot_be_imported_is_named(text, says, tmp_path):

@@ -1,7 +1,9 @@
 """Request-reply: deadlines, cancellation, heartbeats, drain, and one answer whatever happens."""
 
 import asyncio
+import contextlib
 import json
+import sys
 import time
 
 import pytest
@@ -386,3 +388,108 @@ async def test_a_careless_plugin_still_gets_its_caller_one_answer(workers: Worke
     client = await workers.client(model="other")
     with pytest.raises(errors.BadAudio, match="no"):
         await client.transcribe(b"1", timeout=3)
+
+
+@stage(Nothing, gives=("text",))
+async def clinging(draft: Draft, options: Nothing) -> None:
+    """Refuse to be cancelled."""
+    end = time.monotonic() + 1.0
+    while (left := end - time.monotonic()) > 0:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(left)
+
+
+async def test_a_stage_that_refuses_to_be_cancelled_counts_as_stuck(workers: Workers):
+    service = await workers.start(clinging)
+    soon = str(int((time.time() + 0.1) * 1000))
+    error = await error_of(workers, pack({"audio": b"1"}), Stt_Deadline=soon)
+    assert error["code"] == "deadline_exceeded"
+    await until(lambda: service.stuck_for() > 0.1)
+    assert service.credits.free == 0
+    await until(lambda: service.credits.free == 1)
+    assert service.stuck_for() == 0
+
+
+@stage(Nothing, gives=("text",))
+async def awaits_cancelled(draft: Draft, options: Nothing) -> None:
+    """Await something that was cancelled, as a timed-out call of a library is."""
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+@stage(Nothing, gives=("text",))
+async def exits(draft: Draft, options: Nothing) -> None:
+    """Leave, as a library made for the command line does."""
+    sys.exit(3)
+
+
+@stage(Nothing, gives=("text",))
+def exits_in_a_thread(draft: Draft, options: Nothing) -> None:
+    """The same, in a thread."""
+    sys.exit(3)
+
+
+@pytest.mark.parametrize("bad", [awaits_cancelled, exits, exits_in_a_thread], ids=lambda s: s.name)
+async def test_a_stage_that_ends_strangely_is_a_failed_stage(bad, workers: Workers):
+    service = await workers.start(bad)
+    for _ in range(2):
+        error = await error_of(workers, pack({"audio": b"1"}))
+        assert error["code"] == "failed"
+        assert error["details"] == {"stage": bad.name}
+    assert service.counts == {"failed": 2}
+
+
+@stage(Nothing, gives=("text",))
+async def noisy(draft: Draft, options: Nothing) -> None:
+    """Leave notes that no log line can hold."""
+    draft.text = "fine"
+    for name in ("self", "event", "request_id", "level", "exc_info"):
+        draft.note(name, 1)
+    draft.notes[5] = object()
+    draft.spans["x"] = "long"
+
+
+async def test_what_a_plugin_notes_cannot_spoil_the_answer(workers: Workers):
+    service = await workers.start(noisy)
+    (msg,) = await exchange(workers, pack({"audio": b"1"}))
+    assert unpack(msg.data)["text"] == "fine"
+    await until(lambda: service.credits.free == 1)
+    assert service.counts == {"ok": 1}
+
+
+@stage(Nothing, gives=("text",))
+async def shouting(draft: Draft, options: Nothing) -> None:
+    """Refuse at a length and in letters that no wire takes."""
+    raise errors.BadAudio("a" * 9_000_000)
+
+
+@stage(Nothing, gives=("text",))
+async def mumbling(draft: Draft, options: Nothing) -> None:
+    """The same, with half a letter and an escape code."""
+    raise errors.BadAudio("\ud800\x1b[2J")
+
+
+@pytest.mark.parametrize("bad", [shouting, mumbling], ids=lambda s: s.name)
+async def test_any_message_of_a_stages_reaches_its_caller(bad, workers: Workers):
+    await workers.start(bad)
+    error = await error_of(workers, pack({"audio": b"1"}))
+    assert error["code"] == "bad_audio"
+    assert len(error["message"]) <= 500
+    assert error["message"].isprintable()
+
+
+async def test_the_id_of_another_callers_request_is_refused(workers: Workers):
+    service = await workers.start(seconds=0.5, slots=2)
+    held = asyncio.create_task(exchange(workers, pack({"audio": b"1"}), Stt_Call_Id="same"))
+    await until(lambda: service.credits.busy == 1)
+    error = await error_of(workers, pack({"audio": b"1"}), Stt_Call_Id="same")
+    assert error["code"] == "bad_request"
+    assert "Stt-Call-Id" in error["message"]
+    assert "text" in unpack((await held)[0].data)
+
+
+async def test_an_id_brings_no_control_characters_into_the_log(workers: Workers):
+    await workers.start(seconds=0)
+    (msg,) = await exchange(workers, pack({"audio": b"1"}), Stt_Request_Id="a\x1b]0;b\x07c")
+    assert unpack(msg.data)["request_id"] == "a]0;bc"
