@@ -5,10 +5,9 @@ Deadlines, heartbeats and cancellation of a request live here; who gets which re
 """
 
 import asyncio
-import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,7 +37,7 @@ from bus_worker.messages import (
     segment_to_map,
     unpack_hostile,
 )
-from bus_worker.plugin import Draft
+from bus_worker.request_line import outcome_of, say_line
 from bus_worker.requests import TranscribeRequest, read_request
 from bus_worker.subjects import Subjects, model_token
 from bus_worker.transcriber import Transcriber
@@ -47,11 +46,6 @@ __all__ = ["Service"]
 
 _log = structlog.get_logger(__name__)
 
-LINE_FIELDS = frozenset(
-    {"event", "level", "logger", "timestamp", "request_id", "exc_info", "stack_info"}
-    | {"self", "args", "positional_args", "message", "exception"}
-)
-"""Names that a plugin's notes cannot take on a request's line."""
 MAX_MESSAGE = 500
 MAX_CONTROL = 1024
 """Bytes of a control message."""
@@ -280,7 +274,7 @@ class Service:
         if await self._publish(arrival.reply, transcript.to_map()):
             await asyncio.sleep(0)  # it leaves before the log line is made
             self._count(arrival, "ok")
-            _say_line(logging.INFO, arrival, "ok", lambda: _outcome(transcript, arrival.draft))
+            say_line(arrival, "ok", lambda: outcome_of(transcript, arrival.draft))
         else:
             await self._answer_error(
                 arrival, Failed("the transcript is larger than the bus takes, or no plain data")
@@ -298,9 +292,8 @@ class Service:
             await self._publish(arrival.reply, said, headers)
         self._count(arrival, error.code)
         self._last_error = f"{error.status}:{error.code}"
-        level = logging.ERROR if isinstance(error, Failed) else logging.INFO
         more = {**error.details, "why": message}
-        _say_line(level, arrival, error.code, lambda: more)
+        say_line(arrival, error.code, lambda: more, ours=isinstance(error, Failed))
 
     def _count(self, arrival: Arrival, code: str) -> None:
         self.counts[code] += 1
@@ -374,37 +367,3 @@ def _clean(message: str) -> str:
     """A message as the wire and a terminal can bear it: a plugin may write anything."""
     text = str(message)[:MAX_MESSAGE].encode(errors="replace").decode()
     return "".join(char if char.isprintable() else " " for char in text)
-
-
-def _say_line(
-    level: int, arrival: Arrival, outcome: str, more: Callable[[], Mapping[str, Any]]
-) -> None:
-    """The one line of a request; a plugin's own fields can neither replace ours nor prevent it."""
-    line = {
-        "outcome": outcome,
-        "seconds": round(time.monotonic() - arrival.received, 4),
-        "bytes": arrival.size,
-    }
-    if arrival.fetched is not None:
-        line["fetch"] = round(arrival.fetched, 4)
-    try:
-        theirs = {str(name): value for name, value in more().items()}
-    except (TypeError, ValueError, AttributeError) as exc:
-        theirs = {"unreadable": f"{type(exc).__name__}: {exc}"}
-    kept = {name: value for name, value in theirs.items() if name not in LINE_FIELDS}
-    _log.log(level, "request", **{**kept, **line})
-
-
-def _outcome(transcript: Transcript, draft: Draft | None) -> dict[str, Any]:
-    """What the one line of a served request says of it; never the words."""
-    line: dict[str, Any] = {
-        "audio": transcript.duration,
-        "language": transcript.language,
-        "queue": transcript.timings.queue,
-        **{f"stage_{name}": seconds for name, seconds in transcript.timings.stages.items()},
-    }
-    if transcript.warnings:
-        line["warnings"] = transcript.warnings
-    if draft is not None:
-        line |= draft.notes | {f"span_{name}": round(s, 4) for name, s in draft.spans.items()}
-    return line

@@ -301,7 +301,7 @@ async def test_a_ticket_whose_audio_is_gone_is_answered_with_410_and_the_log_tel
     capture = structlog.testing.LogCapture()
     lines = capture.entries
     log = structlog.wrap_logger(None, [capture], wrapper_class=structlog.BoundLogger)
-    monkeypatch.setattr("bus_worker.service._log", log)
+    monkeypatch.setattr("bus_worker.request_line._log", log)
     msg = await nc.request(NAMES.transcribe("pretend"), pack({"claim": claim}), timeout=5)
     assert unpack(msg.data)["error"]["code"] == "claim_expired"
     assert msg.headers["Nats-Service-Error-Code"] == "410"
