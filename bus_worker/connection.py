@@ -1,5 +1,6 @@
 """From settings to the bus: who we are there, and a client."""
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -7,13 +8,21 @@ from pydantic import SecretStr
 
 from bus_worker.bus import Address, connect
 from bus_worker.client import TranscribeClient
+from bus_worker.errors import BadSetting
 from bus_worker.settings import Settings
 
 __all__ = ["address", "open_client"]
 
+FILES = ("nats_ca", "nats_cert", "nats_key", "nats_creds", "nats_nkey")
+
 
 def address(settings: Settings, name: str = "bus-worker") -> Address:
-    """Where the bus is, as the settings say."""
+    """Where the bus is, as the settings say.
+
+    Raises:
+        BadSetting: a file that they name cannot be read, or is of no use.
+    """
+    _check_files(settings)
     return Address(
         servers=settings.nats_url,
         name=name,
@@ -48,6 +57,33 @@ async def open_client(
         ) as client,
     ):
         yield client
+
+
+def _check_files(settings: Settings) -> None:
+    """Say now what nats-py would say of a connection, again and again."""
+    for name in FILES:
+        path = getattr(settings, name)
+        if path is None:
+            continue
+        try:
+            with path.open("rb"):
+                pass
+        except OSError as exc:
+            raise _bad(
+                name, settings, f"cannot be read: {(exc.strerror or str(exc)).lower()}"
+            ) from exc
+    if settings.nats_key and not settings.nats_cert:
+        raise _bad("nats_key", settings, "is of no use without its certificate, NATS_CERT")
+    if settings.nats_ca:
+        try:
+            ssl.create_default_context(cafile=settings.nats_ca)
+        except ssl.SSLError as exc:
+            raise _bad("nats_ca", settings, "holds no certificate") from exc
+
+
+def _bad(name: str, settings: Settings, why: str) -> BadSetting:
+    variable = name.upper()
+    return BadSetting(f"{variable}={str(getattr(settings, name))!r}: {why}", variable=variable)
 
 
 def _open_secret(secret: SecretStr | None) -> str | None:

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import os
+import re
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +15,7 @@ from bus_worker.claim_check import ClaimCheck
 from bus_worker.client import TranscribeClient
 from bus_worker.connection import address
 from bus_worker.embedded import nats_server_binary
-from bus_worker.errors import BusWorkerError, SetupError
+from bus_worker.errors import BadSetting, BusWorkerError, SetupError
 from bus_worker.settings import Settings, load_settings, shown_url
 from bus_worker.subjects import Subjects, model_token
 
@@ -109,7 +110,9 @@ def _server() -> Finding:
         return Finding("nats-server", well=None, says=says)
     except (OSError, subprocess.SubprocessError) as exc:
         return Finding("nats-server", well=False, says=f"it does not run: {exc}; reinstall it")
-    return Finding("nats-server", well=True, says=f"{done.stdout.strip()}, {binary}")
+    found = re.search(r"\d+\.\d[\w.+-]*", done.stdout)
+    says = f"{found[0] if found else done.stdout.strip()}, {binary}"
+    return Finding("nats-server", well=True, says=says)
 
 
 def _pipeline(settings: Settings) -> Finding:
@@ -158,7 +161,11 @@ async def _cache(settings: Settings) -> Finding:
 
 
 async def _bus(settings: Settings) -> AsyncIterator[Finding]:
-    where = address(settings)
+    try:
+        where = address(settings)
+    except BadSetting as exc:
+        yield Finding("bus", well=False, says=exc.message)
+        return
     try:
         async with connect(where, CONNECT_LIMIT) as bus:
             client = bus.client

@@ -5,6 +5,7 @@ environment wins. An empty value is an unset one.
 """
 
 import os
+import re
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,11 +75,53 @@ def _redis_url(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _nats_url(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Only what leads to a bus: elsewhere a worker would try for ever."""
+    kinds = {_bus_scheme(url) in {"ws", "wss"} for url in value}
+    if len(kinds) != 1:
+        raise ValueError("must be one server or more, either all ws:// and wss:// or none of them")
+    return value
+
+
+def _bus_scheme(url: str) -> str:
+    """The scheme of a bus's address; that of one without any is `nats`."""
+    try:
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or none below 65536
+        whole = False
+    if whole and parts.scheme in {"nats", "tls"}:
+        # What follows a `/`, `?` or `#` would be half of a password written as it is.
+        whole = parts.path in {"", "/"} and not parts.query and not parts.fragment
+    if not whole or parts.scheme not in {"nats", "tls", "ws", "wss"} or re.search(r"\s", url):
+        raise ValueError(
+            "must be host[:port], alone or after nats://, tls://, ws:// or wss://"
+            " (user:password@ or token@ may stand before the host; the port is 1 to 65535)"
+        )
+    return parts.scheme
+
+
 def shown_url(url: str) -> str:
-    """A URL without user, password and options, for logs and people."""
-    parts = urlsplit(url)
-    _, at, where = parts.netloc.rpartition("@")
-    return f"{parts.scheme}://{'***' * bool(at)}{at}{where}{parts.path}"
+    """A URL without user, password and options, for logs and people; it may lack its scheme."""
+    scheme, rest = _scheme_and_rest(url)
+    plain = re.split(r"[?#]", rest, maxsplit=1)[0]
+    if "@" in rest and "@" not in plain:  # which part is the secret nobody can tell
+        return f"{scheme}***"
+    _, at, where = plain.rpartition("@")
+    return f"{scheme}{'***' * bool(at)}{at}{where}"
+
+
+def _scheme_and_rest(url: str) -> tuple[str, str]:
+    found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
+    scheme = found[0] if found else ""
+    return scheme, url.removeprefix(scheme)
+
+
+def _model(value: str | None) -> str | None:
+    """Only what can be part of a subject."""
+    if value is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", value):
+        raise ValueError("must be a model's name: letters, digits, '.', '_' and '-' only")
+    return value
 
 
 class Settings(BaseModel):
@@ -86,7 +129,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
-    nats_url: Listed = ("nats://localhost:4222",)
+    nats_url: Annotated[Listed, AfterValidator(_nats_url)] = ("nats://localhost:4222",)
     """Where the bus is; several servers of one cluster may be given, comma-separated."""
     nats_user: str | None = None
     """User name on the bus."""
@@ -110,7 +153,7 @@ class Settings(BaseModel):
     """First word of every subject, and the service's name for `nats micro`."""
     queue_group: str = Field("stt-workers", pattern=r"^[A-Za-z0-9_-]+$")
     """The group whose members share the requests."""
-    default_model: str | None = None
+    default_model: Annotated[str | None, AfterValidator(_model)] = None
     """The model a client asks for when it names none (`WHISPER_MODEL` if unset)."""
 
     whisper_model: str = "base"
@@ -181,8 +224,18 @@ class Settings(BaseModel):
 
 
 def environment(folder: Path | None = None) -> dict[str, str]:
-    """The process's variables over those of `.env` in `folder` (the current one), empty ones left out."""
-    kept = {**dotenv_values((folder or Path.cwd()) / ".env"), **os.environ}
+    """The process's variables over those of `.env` in `folder` (the current one), empty ones left out.
+
+    Raises:
+        BadSetting: `.env` cannot be read.
+    """
+    path = (folder or Path.cwd()) / ".env"
+    try:
+        kept = {**dotenv_values(path, encoding="utf-8-sig"), **os.environ}
+    except UnicodeDecodeError as exc:
+        raise BadSetting(f"{path} is not UTF-8 text: save it as UTF-8") from exc
+    except OSError as exc:
+        raise BadSetting(f"{path} cannot be read: {exc.strerror}") from exc
     return {name.upper(): value for name, value in kept.items() if value}
 
 
@@ -199,11 +252,23 @@ def load_settings(variables: Mapping[str, str] | None = None) -> Settings:
     """
     variables = environment() if variables is None else variables
     named = {name: _variable_of(name, variables) for name in Settings.model_fields}
-    known = {name: variables[named[name]] for name in named if named[name] in variables}
+    known = {
+        name: _folded(Settings, name, variables[named[name]])
+        for name in named
+        if named[name] in variables
+    }
     try:
-        return Settings.model_validate(known)
+        settings = Settings.model_validate(known)
     except ValidationError as exc:
         raise bad_setting(exc, Settings, variables, named.__getitem__) from exc
+    least, most = settings.min_audio_duration, settings.max_audio_duration
+    if least > most:
+        variable = named["min_audio_duration"]
+        raise BadSetting(
+            f"{variable}={least:g}: must not be more than MAX_AUDIO_DURATION={most:g}, or no audio is taken",
+            variable=variable,
+        )
+    return settings
 
 
 def _variable_of(name: str, variables: Mapping[str, str]) -> str:
@@ -226,12 +291,14 @@ def stage_options(
     """
     variables = environment() if variables is None else variables
     values: dict[str, Any] = {}
+    written: dict[str, str] = {}
     for variable, targets in STAGE_OPTIONS.items():
         for target in targets:
             owner, _, option = target.partition(".")
             value = getattr(settings, variable.lower())
             if owner == stage and option in model.model_fields and value is not None:
-                values[option] = value
+                values[option] = _folded(model, option, value)
+                written[option] = variable
     prefix = f"{stage.upper()}__"
     for variable, text in variables.items():
         if not variable.startswith(prefix):
@@ -242,11 +309,15 @@ def stage_options(
             raise BadSetting(
                 f"{variable} is set, but stage {stage!r} has no such option; it has {allowed or 'none'}"
             )
-        values[option] = _split(text) if _takes_list(model, option) else text
+        value = _split(text) if _takes_list(model, option) else text
+        values[option] = _folded(model, option, value)
+        written[option] = variable
     try:
         return model.model_validate(values)
     except ValidationError as exc:
-        raise bad_setting(exc, model, variables, lambda name: prefix + name.upper()) from exc
+        raise bad_setting(
+            exc, model, variables, lambda name: written.get(name, prefix + name.upper())
+        ) from exc
 
 
 def _takes_list(model: type[BaseModel], option: str) -> bool:
@@ -259,6 +330,23 @@ def _takes_list(model: type[BaseModel], option: str) -> bool:
     return any(get_origin(kind) in (list, tuple, set, frozenset) for kind in kinds)
 
 
+def _folded(model: type[BaseModel], name: str, value: Any) -> Any:
+    """A word that is one of a field's words but for its capitals, as that word."""
+    if isinstance(value, tuple):
+        return tuple(_folded(model, name, item) for item in value)
+    field = model.model_fields[name]
+    words = {str(word).casefold(): word for word in _words(field.annotation)}
+    return words.get(value.casefold(), value) if isinstance(value, str) else value
+
+
+def _words(annotation: Any) -> tuple[Any, ...]:
+    """The words that a field takes; none where it takes any text."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    inner = get_args(annotation)
+    return () if str in inner else tuple(word for part in inner for word in _words(part))
+
+
 def bad_setting(
     exc: ValidationError, model: type[BaseModel], variables: Mapping[str, str], variable_of: Any
 ) -> BadSetting:
@@ -268,7 +356,12 @@ def bad_setting(
     variable = variable_of(name)
     field = model.model_fields.get(name)
     secret = field is not None and "Secret" in str(field.annotation)
-    shown = "(hidden)" if secret else repr(variables.get(variable, error.get("input")))[:100]
+    value = variables.get(variable, error.get("input"))
+    if name.endswith("_url") and isinstance(value, str):
+        # The last @ of all counts: a comma or a slash may be part of a password.
+        scheme, rest = _scheme_and_rest(value)
+        value = f"{scheme}***@{rest.rpartition('@')[2]}" if "@" in rest else value
+    shown = "(hidden)" if secret else repr(value)[:100]
     return BadSetting(
         f"{variable}={shown}: {error['msg'][:1].lower()}{error['msg'][1:]}", variable=variable
     )

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             " pip install 'bus-worker[worker]'"
         )
     except Exception as exc:  # noqa: BLE001 - ours to mend, but a person reads it
-        if environment().get("LOG_LEVEL") == "DEBUG":
+        if environment().get("LOG_LEVEL", "").upper() == "DEBUG":
             traceback.print_exc()
         return _failed(
             f"unforeseen {type(exc).__name__}: {exc} (LOG_LEVEL=DEBUG shows where; please report it)"

@@ -68,8 +68,7 @@ def _masked(name: str, value: Any) -> str:
     """A setting as text, without the user, password or token of an address."""
     if name == "redis_url" and value is not None:
         return shown_url(value.get_secret_value())
-    text = shown(value)
-    return re.sub(r"//[^,]*@", f"//{MASK}@", text) if name.endswith("_url") else text
+    return shown(tuple(map(shown_url, value)) if name == "nats_url" else value)
 
 
 def _of_stages(settings: Settings, variables: Mapping[str, str]) -> Iterator[tuple[str, str]]:

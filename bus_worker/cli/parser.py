@@ -1,6 +1,7 @@
 """Commands and their arguments."""
 
 import argparse
+import re
 from typing import Any, NoReturn
 
 from bus_worker import __version__
@@ -88,7 +89,10 @@ def _transcribe(commands: Any) -> None:
         metavar="DIR",
         help="write each transcript to a file in this folder (default: print them)",
     )
-    add("--language", metavar="XX", help="language spoken, such as en (default: detected)")
+    add(
+        "--language", metavar="XX", type=_language,
+        help="language spoken, such as en (default: detected)",
+    )  # fmt: skip
     add(
         "--task", choices=("transcribe", "translate"), default="transcribe",
         help="translate writes English whatever is spoken (default: %(default)s)",
@@ -128,6 +132,12 @@ def _cache(commands: Any) -> None:
     )
     _command(actions, "clear", "Make all workers forget their answers, and say how many.")
     _command(actions, "stats", "Print hits, misses and more of each worker's cache.")
+
+
+def _language(text: str) -> str:
+    if not re.fullmatch(r"[a-z]{2,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a language's code such as en or de")
+    return text
 
 
 def _seconds(text: str) -> float:

@@ -29,7 +29,8 @@ async function ask() {
   }
 }
 
-const reply = await ask().finally(() => nc.close());
+const noAnswer = { code: "unavailable", message: `no worker answered for model ${model}` };
+const reply = await ask().catch(() => ({ error: noAnswer })).finally(() => nc.close());
 if (reply.error) {
   console.error(`${reply.error.code}: ${reply.error.message}`);
   process.exit(1);

@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 from dataclasses import asdict
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from bus_worker.errors import BadRequest
 from bus_worker.messages import MIN_CHUNK, pack
-from bus_worker.requests import Options, TranscribeRequest, read_request
+from bus_worker.requests import Options, TranscribeRequest, read_lookup, read_request
 from bus_worker.subjects import Subjects
 
 CLAIM = {"id": "0123456789abcdef" * 2, "chunks": 12, "size": 10_000_000, "sha256": "f" * 64}
@@ -195,3 +196,30 @@ def test_a_ticket_is_bounded_and_stays_under_its_subject_or_is_refused(claim):
     assert 1 <= ticket.chunks <= 1 + ticket.size // MIN_CHUNK
     subject = Subjects().claim(ticket.id, ticket.chunks - 1)
     assert re.fullmatch(r"stt\.claims\.[0-9a-f]{32}\.\d+", subject)
+
+
+def test_a_field_s_name_reaches_nobody_s_terminal_as_it_is():
+    with pytest.raises(BadRequest) as caught:
+        read_request(pack({"audio": b"x", "\x1b[2J\n\u202e": 1}))
+    assert caught.value.message == r"unknown field '\x1b[2J\n\u202e'"
+
+
+@pytest.mark.parametrize("name", ["options", "claim", "stages"])
+def test_thousands_of_fields_are_refused_before_each_is_looked_at(name: str):
+    fields = {f"{n:x}": 1 for n in range(9000)}
+    audio = {} if name == "claim" else {"audio": b"x"}
+    began = time.process_time()
+    with pytest.raises(BadRequest, match=f"'{name}' has 32 fields at most, not 9000"):
+        read_request(pack({**audio, name: fields}))
+    assert time.process_time() - began < 0.1
+
+
+def test_a_lookup_of_thousands_of_fields_is_refused_too():
+    with pytest.raises(BadRequest, match="'stages' has 32 fields at most, not 9000"):
+        read_lookup(pack({"sha256": "f" * 64, "stages": {f"{n:x}": 1 for n in range(9000)}}))
+
+
+def test_a_refusal_names_three_fields_at_most():
+    with pytest.raises(BadRequest) as caught:
+        read_request(pack({"audio": b"x", **{f"x{n}": 1 for n in range(9)}}))
+    assert caught.value.message.count("unknown field") == 3

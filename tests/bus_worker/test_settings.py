@@ -1,9 +1,10 @@
 """Where a setting comes from, and how a wrong one is refused."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, create_model
 
 from bus_worker.errors import BadSetting
 from bus_worker.settings import (
@@ -67,6 +68,7 @@ def test_the_file_of_the_current_folder_is_read(tmp_path: Path, monkeypatch: pyt
         ("redis://localhost", "redis://localhost"),
         ("rediss://me:hush@[::1]:7/3?password=hush", "rediss://***@[::1]:7/3"),
         ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock"),
+        ("redis://localhost?password=hu@sh", "redis://***"),
     ],
 )
 def test_a_redis_url_is_taken_and_shown_without_its_secrets(url: str, shown: str):
@@ -83,6 +85,17 @@ def test_the_cache_is_switched_off_by_a_plain_word(value: str, wanted: str | Non
     else:
         with pytest.raises(BadSetting, match=f"CACHE_ENABLED='maybe': .*{wanted}"):
             load_settings({"CACHE_ENABLED": value})
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path):
+    (tmp_path / ".env").write_bytes("MODEL_NAME=hören\n".encode("latin-1"))
+    with pytest.raises(BadSetting, match=r"\.env is not UTF-8"):
+        environment(tmp_path)
+
+
+def test_a_file_as_windows_saves_it_is_read_from_its_first_letter(tmp_path: Path):
+    (tmp_path / ".env").write_bytes("SUBJECT_PREFIX=mine\r\n".encode("utf-8-sig"))
+    assert environment(tmp_path)["SUBJECT_PREFIX"] == "mine"
 
 
 def test_no_file_is_no_failure(tmp_path: Path):
@@ -140,6 +153,79 @@ def test_a_wrong_value_is_one_sentence_with_variable_value_and_what_is_allowed(
     assert allowed in message
     assert "\n" not in message
     assert refused.value.details == {"variable": variable}
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("hush@127.0.0.1:4222", "***@127.0.0.1:4222"),
+        ("me:hush@h:3", "***@h:3"),
+        ("nats://me:hu@sh@h", "nats://***@h"),
+        ("wss://hush@h/hush?key=hush", "wss://***@h/hush"),
+        ("nats://h:4222", "nats://h:4222"),
+        ("h", "h"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(url: str, shown: str):
+    assert shown_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost", "h:1", "nats://h", "nats://me:hush@[::1]:4222/", "tls://hush@h:65535",
+        "ws://h/path", "wss://a,ws://b", "a,nats://b,tls://c", "hush@under_score.h",
+    ],
+)  # fmt: skip
+def test_an_address_of_a_bus_is_taken(url: str):
+    assert load_settings({"NATS_URL": url}).nats_url == tuple(url.split(","))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://x", "http://x"),
+        ("h:99999", "h:99999"),
+        ("h:0", "h:0"),
+        ("nats://h:port", "nats://h:port"),
+        ("nats://", "nats://"),
+        (":4222", ":4222"),
+        ("two words", "two words"),
+        ("nats://h/path", "nats://h/path"),
+        (",", ","),
+        ("a,ws://b", "a,ws://b"),
+        ("nats://hush@h:99999", "nats://***@h:99999"),
+        ("nats://me:hu,sh@h", "nats://***@h"),
+        ("nats://me:hu#sh@h", "nats://***@h"),
+    ],
+)
+def test_an_address_that_leads_to_no_bus_stops_the_start(url: str, shown: str):
+    with pytest.raises(BadSetting) as refused:
+        load_settings({"NATS_URL": url})
+    assert refused.value.message.startswith(f"NATS_URL={shown!r}: ")
+    assert "ws://" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("variables", "names"),
+    [
+        ({"MIN_AUDIO_DURATION": "31"}, "MIN_AUDIO_DURATION=31: .* MAX_AUDIO_DURATION=30"),
+        ({"MAX_AUDIO_DURATION": ".05"}, "MIN_AUDIO_DURATION=0.1: .* MAX_AUDIO_DURATION=0.05"),
+        ({"LIMITS__MIN_DURATION": "31"}, "LIMITS__MIN_DURATION=31: .* MAX_AUDIO_DURATION=30"),
+        ({"DEFAULT_MODEL": "a b"}, "DEFAULT_MODEL='a b': .*a model's name"),
+        ({"DEFAULT_MODEL": "org/repo"}, "DEFAULT_MODEL='org/repo': .*a model's name"),
+    ],
+)
+def test_values_that_nobody_could_serve_stop_the_start(variables: dict[str, str], names: str):
+    with pytest.raises(BadSetting, match=names):
+        load_settings(variables)
+
+
+def test_capitals_do_not_matter_in_a_word_of_few():
+    settings = load_settings({"LOG_LEVEL": "info", "LOG_FORMAT": "JSON", "WHISPER_DEVICE": "CPU"})
+    assert (settings.log_level, settings.log_format) == ("INFO", "json")
+    assert settings.whisper_device == "cpu"
+    assert load_settings({"WHISPER__DEVICE": "CPU"}).whisper_device == "cpu"
 
 
 def test_secrets_are_shown_nowhere():
@@ -231,6 +317,46 @@ def test_a_wrong_option_is_named_as_it_was_set(variable: str, value: str):
     with pytest.raises(BadSetting) as refused:
         options({variable: value})
     assert refused.value.message.startswith(f"{variable}={value!r}: ")
+
+
+class Words(BaseModel):
+    """One field for each target of an old name; none takes what the test sets."""
+
+    formats: tuple[Literal["wav", "mp3"], ...] = ("wav",)
+    device: Literal["auto", "cpu"] = "auto"
+    compute_type: Literal["int8"] = "int8"
+    free: str | Literal["auto"] = "auto"  # noqa: PYI051 - any text, and it stays as it is
+
+
+def test_an_option_under_its_old_name_is_named_as_it_was_set():
+    variables = {"ALLOWED_AUDIO_FORMATS": "wav,exe"}
+    with pytest.raises(BadSetting) as refused:
+        stage_options("decode", Words, load_settings(variables), variables)
+    assert refused.value.message == (
+        "ALLOWED_AUDIO_FORMATS='wav,exe': input should be 'wav' or 'mp3'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "target"), [(name, target) for name, of in STAGE_OPTIONS.items() for target in of]
+)
+def test_every_old_name_is_the_one_that_is_refused(variable: str, target: str):
+    stage, _, option = target.partition(".")
+    taken = {"MIN_AUDIO_DURATION": ".5", "ALLOWED_AUDIO_FORMATS": "exe"}
+    variables = {variable: taken.get(variable, "7")}
+    picky = create_model("Picky", **{option: (Literal["other"], "other")})
+    with pytest.raises(BadSetting) as refused:
+        stage_options(stage, picky, load_settings(variables), variables)
+    assert refused.value.message.startswith(f"{variable}={variables[variable]!r}: ")
+
+
+def test_capitals_do_not_matter_in_an_option_of_few_words():
+    variables = {
+        "ALLOWED_AUDIO_FORMATS": "WAV,Mp3", "DECODE__DEVICE": "CPU", "DECODE__FREE": "AUTO",
+    }  # fmt: skip
+    made = stage_options("decode", Words, load_settings(variables), variables)
+    assert isinstance(made, Words)
+    assert (made.formats, made.device, made.free) == (("wav", "mp3"), "cpu", "AUTO")
 
 
 def test_a_setting_in_the_stage_s_spelling_is_named_as_it_was_set():

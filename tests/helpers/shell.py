@@ -4,6 +4,8 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,19 +35,37 @@ async def start(
     cwd: Path,
     program: tuple[str, ...] = COMMAND,
     stdin: Any = None,
+    stdout: Any = subprocess.PIPE,
+    stderr: Any = subprocess.PIPE,
     **variables: str,
 ) -> asyncio.subprocess.Process:
-    """Start it; the caller waits for it."""
+    """Start it; the caller waits for it, or ends it (see `started`)."""
     return await asyncio.create_subprocess_exec(
         *program,
         *arguments,
         cwd=cwd,
         env=surroundings(**variables),
         stdin=stdin or subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
         preexec_fn=die_with_parent(),
     )
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Kill it if it still runs, and let go of its pipes: neither is to trouble the next test."""
+    process._transport.close()  # kills it, too
+    await process.wait()
+
+
+@asynccontextmanager
+async def started(*arguments: str, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    """As `start`; whatever becomes of the test, the process ends with it."""
+    process = await start(*arguments, **options)
+    try:
+        yield process
+    finally:
+        await end(process)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +89,9 @@ async def shell(
 ) -> Outcome:
     """Run it to its end."""
     pipe = None if stdin is None else subprocess.PIPE
-    process = await start(*arguments, cwd=cwd, stdin=pipe, **options)
-    async with asyncio.timeout(limit):
+    async with (
+        started(*arguments, cwd=cwd, stdin=pipe, **options) as process,
+        asyncio.timeout(limit),
+    ):
         out, err = await process.communicate(stdin)
     return Outcome(process.returncode, out.decode(), err.decode())

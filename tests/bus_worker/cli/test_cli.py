@@ -2,14 +2,16 @@
 
 import argparse
 import importlib
+import os
 import pkgutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from bus_worker import __version__, cli
 from bus_worker.cli import build_parser, main
-from tests.helpers.shell import shell
+from tests.helpers.shell import shell, started
 
 
 def commands() -> list[str]:
@@ -44,6 +46,10 @@ def test_version_and_help_are_answered(arguments: list[str], capsys: pytest.Capt
         (["dance"], "dance"),
         (["transcribe"], "FILE"),
         (["transcribe", "a.wav", "--format", "docx"], "docx"),
+        (
+            ["transcribe", "a.wav", "--language", "English"],
+            "'English' is not a language's code such as en",
+        ),
         (["transcribe", "a.wav", "--timeout", "soon"], "soon"),
         (["transcribe", "a.wav", "--timeout", "0"], "'0'"),
         (["transcribe", "a.wav", "--timeout", "nan"], "'nan'"),
@@ -93,3 +99,37 @@ async def test_a_wrong_setting_stops_every_command_with_its_sentence(
     ended = await shell(*arguments, cwd=folder, REQUEST_TIMEOUT="soon")
     assert ended.status == 1
     assert ended.sentence.startswith("REQUEST_TIMEOUT='soon': ")
+
+
+async def test_a_env_file_that_is_no_text_stops_every_command_with_one_sentence(folder: Path):
+    (folder / ".env").write_bytes(b"NATS_TOKEN=h\xf6ren\n")
+    for arguments in (["config"], ["transcribe", "a.wav"], ["models", "list"]):
+        ended = await shell(*arguments, cwd=folder)
+        assert ended.status == 1
+        assert ".env is not UTF-8" in ended.sentence
+
+
+@pytest.mark.parametrize("name", ["CA", "CERT", "KEY", "CREDS", "NKEY"])
+async def test_a_file_for_the_bus_that_is_not_there_stops_the_start(name: str, folder: Path):
+    ended = await shell("transcribe", "a.wav", cwd=folder, **{f"NATS_{name}": "/nope"})
+    assert ended.status == 1
+    assert ended.sentence == f"NATS_{name}='/nope': cannot be read: no such file or directory"
+
+
+async def test_a_file_for_the_bus_that_is_of_no_use_stops_the_start(folder: Path):
+    ended = await shell("transcribe", "a.wav", cwd=folder, NATS_KEY="a.wav")
+    assert ended.sentence == "NATS_KEY='a.wav': is of no use without its certificate, NATS_CERT"
+    ended = await shell("transcribe", "a.wav", cwd=folder, NATS_CA="a.wav")
+    assert ended.sentence == "NATS_CA='a.wav': holds no certificate"
+    ended = await shell("transcribe", "a.wav", cwd=folder, NATS_CA=".")
+    assert ended.sentence == "NATS_CA='.': cannot be read: is a directory"
+
+
+async def test_a_command_that_outlives_its_test_is_ended(folder: Path):
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(TimeoutError):
+        await shell("transcribe", "pipe", cwd=folder, limit=0.5)
+    with pytest.raises(LookupError):
+        async with started("transcribe", "pipe", cwd=folder) as process:
+            raise LookupError
+    assert process.returncode == -signal.SIGKILL

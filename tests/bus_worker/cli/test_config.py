@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from bus_worker.settings import environment, load_settings
 from tests.helpers.shell import shell
 
@@ -22,6 +24,19 @@ async def test_config_masks_what_is_secret(tmp_path: Path):
     assert "REDIS_URL=redis://***@r:6379/0" in where
     assert where["SUBJECT_PREFIX=mine"] < where["# defaults"] < where["QUEUE_GROUP=stt-workers"]
     assert "NORMALIZE__PEAK=0.5" in where
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("hush@127.0.0.1:4222", "NATS_URL=***@127.0.0.1:4222"),
+        ("nats://a:1,me:hush@h:3", "NATS_URL=nats://a:1,***@h:3"),
+    ],
+)
+async def test_config_masks_an_address_without_a_scheme(tmp_path: Path, url: str, line: str):
+    ended = await shell("config", cwd=tmp_path, NATS_URL=url)
+    assert line in ended.out.splitlines()
+    assert "hush" not in ended.out + ended.err
 
 
 async def test_what_config_prints_is_a_env_file_that_means_the_same(tmp_path: Path):

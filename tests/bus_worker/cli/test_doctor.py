@@ -1,5 +1,6 @@
 """What is wrong, found and told."""
 
+import re
 from pathlib import Path
 
 from bus_worker.embedded import NatsServer, ValkeyServer, nats_server
@@ -88,3 +89,11 @@ async def test_doctor_looks_at_the_cache(workers: Workers, valkey: ValkeyServer,
     assert ended.status == 1
     assert "✗ cache        redis://***@127.0.0.1:1: " in ended.out
     assert "hush" not in ended.out
+
+
+async def test_doctor_tells_a_version_and_a_file_that_is_not_there(tmp_path: Path):
+    ended = await shell("doctor", cwd=tmp_path, NATS_URL=NOBODY, NATS_CA="/nope", **PRETEND)
+    (line,) = (line for line in ended.out.splitlines() if " nats-server " in line)
+    assert re.fullmatch(r"✓ nats-server +\d+\.\d+\.\d+, /.*", line)
+    assert "✗ bus          NATS_CA='/nope': cannot be read: no such file" in ended.out
+    assert (ended.status, ended.err) == (1, "")

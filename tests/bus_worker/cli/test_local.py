@@ -5,7 +5,7 @@ import json
 import signal
 from pathlib import Path
 
-from tests.helpers.shell import NOBODY, PRETEND, shell, start
+from tests.helpers.shell import NOBODY, PRETEND, shell, started
 
 
 async def test_local_takes_the_same_road_without_a_bus(folder: Path):
@@ -25,9 +25,9 @@ async def test_local_takes_the_same_road_without_a_bus(folder: Path):
 
 async def test_local_checks_a_request_as_a_worker_does(folder: Path):
     ended = await shell(
-        "transcribe", "--local", "--language", "KLINGON", "a.wav", cwd=folder, **PRETEND
+        "transcribe", "--local", "--prompt", "x" * 5000, "a.wav", cwd=folder, **PRETEND
     )
-    assert ended.sentence.startswith("a.wav: 'options.language'")
+    assert ended.sentence.startswith("a.wav: 'options.prompt'")
 
 
 async def test_local_hears_with_the_model_it_is_told(folder: Path):
@@ -83,11 +83,11 @@ def hanging(draft, options):
 async def test_local_leaves_at_ctrl_c_though_a_thread_hangs(folder: Path):
     (folder / "hanging.py").write_text(HANGING)
     variables = {"PIPELINE": "hanging", "PLUGINS_PATH": "hanging.py", "WHISPER_MODEL": "pretend"}
-    process = await start("transcribe", "--local", "a.wav", cwd=folder, **variables)
-    assert process.stderr is not None
-    async with asyncio.timeout(20):
-        assert await process.stderr.readline() == b"hanging\n"
-    process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(10):
-        out, err = await process.communicate()
+    async with started("transcribe", "--local", "a.wav", cwd=folder, **variables) as process:
+        assert process.stderr is not None
+        async with asyncio.timeout(20):
+            assert await process.stderr.readline() == b"hanging\n"
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(10):
+            out, err = await process.communicate()
     assert (process.returncode, out, err) == (130, b"", b"")

@@ -5,14 +5,13 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from bus_worker.embedded import nats_server
 from tests.helpers.house import Workers, until
-from tests.helpers.shell import COMMAND, NOBODY, shell, start, surroundings
+from tests.helpers.shell import NOBODY, shell, started
 
 
 async def test_one_file_prints_its_text_alone(workers: Workers, folder: Path):
@@ -25,11 +24,11 @@ async def test_several_files_are_heard_at_once_and_printed_in_their_order(
     workers: Workers, folder: Path
 ):
     service = await workers.start(seconds=0.3, slots=3)
-    process = await start(
+    async with started(
         "transcribe", "c.flac", "a.wav", "b.mp3", cwd=folder, NATS_URL=workers.server.url
-    )
-    await until(lambda: service.credits.busy == 3, 10)
-    out, err = await process.communicate()
+    ) as process:
+        await until(lambda: service.credits.busy == 3, 10)
+        out, err = await process.communicate()
     assert out.decode() == (
         "==> c.flac <==\n333 bytes\n\n==> a.wav <==\n1 bytes\n\n==> b.mp3 <==\n22 bytes\n"
     )
@@ -67,10 +66,10 @@ async def test_a_file_that_fails_is_named_and_the_others_go_on(workers: Workers,
 async def test_what_a_worker_refuses_is_its_own_sentence(workers: Workers, folder: Path):
     await workers.start(seconds=0)
     ended = await shell(
-        "transcribe", "a.wav", "--language", "KLINGON", cwd=folder, NATS_URL=workers.server.url
+        "transcribe", "a.wav", "--prompt", "x" * 5000, cwd=folder, NATS_URL=workers.server.url
     )
     assert (ended.status, ended.out) == (1, "")
-    assert ended.sentence.startswith("a.wav: 'options.language'")
+    assert ended.sentence.startswith("a.wav: 'options.prompt'")
 
 
 async def test_the_options_reach_the_worker(workers: Workers, folder: Path):
@@ -123,9 +122,10 @@ async def test_standard_input_is_a_file_named_dash(workers: Workers, folder: Pat
 async def test_a_named_pipe_is_read_to_its_end(workers: Workers, folder: Path):
     await workers.start(seconds=0)
     os.mkfifo(folder / "pipe")
-    process = await start("transcribe", "pipe", cwd=folder, NATS_URL=workers.server.url)
-    await asyncio.to_thread((folder / "pipe").write_bytes, b"1234567")
-    out, err = await process.communicate()
+    on_bus = {"cwd": folder, "NATS_URL": workers.server.url}
+    async with started("transcribe", "pipe", **on_bus) as process:
+        await asyncio.to_thread((folder / "pipe").write_bytes, b"1234567")
+        out, err = await process.communicate()
     assert (out, err) == (b"7 bytes\n", b"")
 
 
@@ -230,11 +230,12 @@ async def test_ctrl_c_is_quiet_and_cancels_on_the_bus(
     number: signal.Signals, status: int, workers: Workers, folder: Path
 ):
     service = await workers.start(seconds=60, slots=3)
-    process = await start("transcribe", "a.wav", "b.mp3", cwd=folder, NATS_URL=workers.server.url)
-    await until(lambda: service.credits.busy == 2, 10)
-    process.send_signal(number)
-    async with asyncio.timeout(10):
-        out, err = await process.communicate()
+    on_bus = {"cwd": folder, "NATS_URL": workers.server.url}
+    async with started("transcribe", "a.wav", "b.mp3", **on_bus) as process:
+        await until(lambda: service.credits.busy == 2, 10)
+        process.send_signal(number)
+        async with asyncio.timeout(10):
+            out, err = await process.communicate()
     assert (out, err) == (b"", b"")
     assert process.returncode == status
     await until(lambda: service.counts["cancelled"] == 2)
@@ -245,24 +246,20 @@ async def test_a_reader_that_has_gone_is_no_traceback(workers: Workers, folder: 
     await workers.start(seconds=0.01, slots=2)
     reading, writing = os.pipe()
     os.close(reading)
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND, "transcribe", "a.wav", "b.mp3", cwd=folder,
-        env=surroundings(NATS_URL=workers.server.url), stdout=writing, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    os.close(writing)
-    _, err = await process.communicate()
+    on_bus = {"cwd": folder, "NATS_URL": workers.server.url}
+    async with started("transcribe", "a.wav", "b.mp3", stdout=writing, **on_bus) as process:
+        os.close(writing)
+        _, err = await process.communicate()
     assert (process.returncode, err) == (1, b"")
 
 
 async def test_a_terminal_sees_how_far_it_is(workers: Workers, folder: Path):
     service = await workers.start(seconds=1.5, slots=1)
     terminal, theirs = os.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND, "transcribe", "a.wav", "b.mp3", cwd=folder,
-        env=surroundings(NATS_URL=workers.server.url), stdout=subprocess.PIPE, stderr=theirs,
-    )  # fmt: skip
-    os.close(theirs)
-    out, _ = await process.communicate()
+    on_bus = {"cwd": folder, "NATS_URL": workers.server.url}
+    async with started("transcribe", "a.wav", "b.mp3", stderr=theirs, **on_bus) as process:
+        os.close(theirs)
+        out, _ = await process.communicate()
     shown = await asyncio.to_thread(_read_all, terminal)
     assert service.counts["ok"] == 2
     assert out.count(b"bytes") == 2
