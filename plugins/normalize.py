@@ -13,7 +13,8 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    peak: Annotated[float, Field(gt=0, le=1)] = 1.0
+    # Not lower: a caller may choose it, and should not make speech too quiet to be heard.
+    peak: Annotated[float, Field(ge=0.01, le=1)] = 1.0
     """The loudest sample afterwards; 1 is full scale."""
 
 

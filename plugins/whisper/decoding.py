@@ -5,10 +5,13 @@ the steps of its `transcribe` ourselves: that one encodes the first window twice
 is detected, and goes through voice activity detection where nobody can see what it left.
 """
 
+import copy
 import functools
+import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from faster_whisper import WhisperModel
@@ -35,6 +38,10 @@ from plugins.whisper.utterances import (
 
 _RESET = 0.5
 """Text decoded at a higher temperature than this is not shown to the decoder again."""
+_ORDER = re.compile(r"<\|[^|>]*\|>")
+"""How an order to the decoder is written."""
+_UNSAYABLE = frozenset({"Cc", "Cn", "Co", "Cs"})
+"""Control characters, and code points that are no characters (joiners, "Cf", spell words)."""
 
 
 class Window(NamedTuple):
@@ -60,6 +67,22 @@ class Heard:
     language: Language | None = None
 
 
+class _Watched:
+    """CTranslate2's model as one caller's thread has it: out of reach once nobody waits.
+
+    A window may be decoded at six temperatures before there is a segment. Each try is one call,
+    and no call can be stopped: base on one slow core writes all of its 224 tokens in 4 to 8 s.
+    """
+
+    def __init__(self, model: Any, check: Callable[[], None]) -> None:
+        self._model = model
+        self._check = check
+
+    def __getattr__(self, name: str) -> Any:
+        self._check()
+        return getattr(self._model, name)
+
+
 class Decoder(WhisperModel):
     """faster-whisper's model, a step at a time; safe from several threads.
 
@@ -71,6 +94,12 @@ class Decoder(WhisperModel):
     def eot(self) -> int:
         """The first token that is no text."""
         return int(self.hf_tokenizer.token_to_id("<|endoftext|>") or 0)
+
+    def watched(self, check: Callable[[], None]) -> Self:
+        """The same model for one caller: `check` is called before each of its steps, and may raise."""
+        watched = copy.copy(self)
+        watched.model = _Watched(self.model, check)
+        return watched
 
     def languages(self) -> frozenset[str]:
         """The languages it knows; `base` has no token for some that `large-v3` has."""
@@ -133,18 +162,27 @@ class Decoder(WhisperModel):
     ) -> list[int]:
         """As the parent's, with hotwords and earlier text sharing the room that it gives to each.
 
-        Full, the two together are longer than the decoder's 448 positions.
+        Full, the two together are longer than the decoder's 448 positions. Hotwords get half of it
+        even alone, so that a list means the same with a prompt and without.
         """
         if hotwords:
             room = self.max_length // 2 - 1
-            hot = self._plain(tokenizer, hotwords)[: room // 2 if previous_tokens else room]
+            hot = self._plain(tokenizer, hotwords)[: room // 2]
             previous_tokens = hot + previous_tokens[-(room - len(hot)) :]
         return super().get_prompt(tokenizer, previous_tokens, without_timestamps, prefix)
 
     def _plain(self, tokenizer: Tokenizer, text: str) -> list[int]:
         """A caller's text as tokens; `<|de|>` written in it is no order to the decoder."""
-        tokens = tokenizer.encode(f" {text.strip()}") if text.strip() else []
+        text = _sayable(text)
+        tokens = tokenizer.encode(f" {text}") if text else []
         return [token for token in tokens if token < self.eot]
+
+
+def _sayable(text: str) -> str:
+    """What of a caller's text can be spoken; the rest only leads the decoder astray."""
+    text = _ORDER.sub(" ", text)
+    kept = (" " if unicodedata.category(sign) in _UNSAYABLE else sign for sign in text)
+    return " ".join("".join(kept).split())
 
 
 def _transcription_options(
@@ -186,9 +224,11 @@ def hear(decoder: Decoder, draft: Draft, options: Options) -> Heard:
     """Everything said in the draft's samples; each segment is told to a caller who streams.
 
     Raises:
-        Cancelled, DeadlineExceeded: nobody waits any more; looked at before every segment.
+        Cancelled, DeadlineExceeded: nobody waits any more; looked at before every segment,
+            and before every step of the model.
     """
     assert draft.samples is not None  # noqa: S101 - for the type checker; the stage needs "samples"
+    decoder = decoder.watched(draft.check)
     utterances = _utterances(draft, draft.samples, options)
     language = Language(draft.options.language, 1.0) if draft.options.language else None
     segments: list[Segment] = []

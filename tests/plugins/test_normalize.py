@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from bus_worker.plugin import Draft
 from plugins.normalize import Options, normalize
+from plugins.silence import silence
 from tests.helpers.tones import Samples, noise, tone
 
 
@@ -28,6 +29,12 @@ def test_the_peak_may_be_chosen_also_per_request():
     draft = normalized(noise(1), peak=0.25)
     assert np.abs(draft.samples).max() == pytest.approx(0.25)
     assert normalize.per_request == ("peak",)
+
+
+def test_at_the_lowest_peak_speech_is_not_taken_for_silence():
+    draft = normalized(noise(1), peak=0.01)
+    silence.run(draft, silence.options())
+    assert not draft.finished
 
 
 def test_the_shape_of_the_wave_is_kept():
@@ -58,7 +65,7 @@ def test_the_callers_samples_are_not_changed_in_place():
     assert samples.max() == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("peak", [0, -1, 1.5])
-def test_a_peak_beyond_full_scale_is_refused(peak: float):
+@pytest.mark.parametrize("peak", [0, -1, 1e-300, 0.009, 1.5])
+def test_a_peak_beyond_full_scale_or_too_low_to_hear_is_refused(peak: float):
     with pytest.raises(ValidationError):
         Options(peak=peak)

@@ -5,19 +5,48 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bus_worker.errors import BadSetting, DeadlineExceeded, Failed, ModelUnavailable
+from bus_worker.errors import BadSetting, Cancelled, DeadlineExceeded, Failed, ModelUnavailable
 from bus_worker.model_store import find_model
 from plugins.whisper import Options
 from plugins.whisper.engine import available_cores, open_engine
+from tests.helpers.clips import clip
 from tests.helpers.hearing import Ears, opened
 
 SECOND = np.zeros(16_000, np.float32)
+
+
+class Steps:
+    """CTranslate2's model, and what it is asked to do."""
+
+    def __init__(self, model: Any) -> None:
+        self.taken: list[str] = []
+        self.then: Callable[[], None] = lambda: None
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def encode(self, *args: Any, **how: Any) -> Any:
+        self.taken.append("encode")
+        return self._model.encode(*args, **how)
+
+    def generate(self, *args: Any, **how: Any) -> Any:
+        self.taken.append("generate")
+        result = self._model.generate(*args, **how)
+        self.then()
+        return result
+
+    def align(self, *args: Any, **how: Any) -> Any:
+        self.taken.append("align")
+        return self._model.align(*args, **how)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +147,73 @@ async def test_past_its_deadline_a_draft_is_not_begun(ears):
     draft.deadline = 0.0
     with pytest.raises(DeadlineExceeded):
         await ears.run(draft)
+
+
+NEVER_GOOD = {"log_prob_threshold": -0.0001, "no_speech_threshold": 1.0}
+"""Every temperature is tried."""
+ALL_SKIPPED = {"log_prob_threshold": -0.0001, "no_speech_threshold": 0.0}
+"""Every window is taken for silence: there is no segment to look up at."""
+
+
+@pytest.fixture
+def steps(ears: Ears, monkeypatch: pytest.MonkeyPatch) -> Steps:
+    """What the model is asked to do; `then` is called when it has generated."""
+    seen = Steps(ears.engine.decoder.model)
+    monkeypatch.setattr(ears.engine.decoder, "model", seen)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("knobs", "asked"),
+    [
+        (NEVER_GOOD, {"hotwords": [f"hotword number {n}" for n in range(200)]}),
+        (NEVER_GOOD, {"prompt": "\ud7ff\0\x1b<|endoftext|><|notimestamps|>" * 50}),
+        (ALL_SKIPPED, {}),
+        ({}, {"word_timestamps": True}),
+    ],
+)
+async def test_a_deadline_that_passes_while_decoding_frees_the_thread(
+    ears, speech, steps, knobs, asked
+):
+    draft = ears.draft(np.tile(clip(speech, "jfk-flac"), 4), language="en", **asked)
+
+    def pass_deadline() -> None:
+        draft.deadline = 0.0
+
+    steps.then = pass_deadline
+    with pytest.raises(DeadlineExceeded):
+        await ears.run(draft, **knobs)
+    await asyncio.wait_for(draft.settled(), 20)
+    assert steps.taken == ["encode", "generate"], "no other try, window or word"
+
+
+async def test_a_caller_who_leaves_while_decoding_frees_the_thread(ears, speech, steps):
+    draft = ears.draft(clip(speech, "jfk-flac"), language="en")
+    steps.then = draft.give_up
+    with pytest.raises(Cancelled):
+        await ears.run(draft, **NEVER_GOOD)
+    await asyncio.wait_for(draft.settled(), 20)
+    assert steps.taken == ["encode", "generate"]
+
+
+async def test_while_somebody_waits_every_temperature_is_tried(ears, speech, steps):
+    draft = ears.draft(clip(speech, "jfk-flac"), language="en")
+    draft.deadline = time.monotonic() + 600
+    await ears.run(draft, temperatures=(0.0, 0.2, 0.4), **NEVER_GOOD)
+    assert steps.taken == ["encode", *["generate"] * 3]
+
+
+async def test_one_caller_s_deadline_is_not_another_s(ears, speech, steps):
+    late, other = (ears.draft(clip(speech, "jfk-flac"), language="en") for _ in range(2))
+
+    def pass_deadline() -> None:
+        late.deadline = 0.0
+
+    steps.then = pass_deadline
+    with pytest.raises(DeadlineExceeded):
+        await ears.run(late, **NEVER_GOOD)
+    await ears.run(other)
+    assert other.segments
 
 
 @pytest.mark.parametrize(
