@@ -170,9 +170,9 @@ async def _bus(settings: Settings) -> AsyncIterator[Finding]:
         async with connect(where, CONNECT_LIMIT) as bus:
             client = bus.client
             rtt = await client.rtt(ANSWER_LIMIT)
-            says = (
-                f"{where.shown}, nats-server {client.connected_server_version}, {rtt * 1000:.1f} ms"
-            )
+            there = client.connected_server_version
+            number = f"{there.major}.{there.minor}.{there.patch}"
+            says = f"{where.shown}, nats-server {number}, {rtt * 1000:.1f} ms"
             yield Finding("bus", well=True, says=says)
             yield await _sizes(bus, settings)
             async with TranscribeClient(nc=client, prefix=settings.subject_prefix) as caller:
