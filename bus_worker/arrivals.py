@@ -13,7 +13,7 @@ from bus_worker.errors import BadRequest, BusWorkerError, DeadlineExceeded
 from bus_worker.hardened import MALFORMED
 from bus_worker.plugin import Draft
 
-__all__ = ["Arrival", "read_headers"]
+__all__ = ["Arrival", "read_headers", "request_id_of"]
 
 LONGEST_DEADLINE = 3600.0
 """Seconds: a clock gone wrong must not hold a slot for ever."""
@@ -53,9 +53,7 @@ def read_headers(arrival: Arrival, msg: Msg, request_timeout: float) -> None:
         BadRequest: a header of ours that is not what it must be.
         DeadlineExceeded: the deadline has passed on the way.
     """
-    asked = header(msg, subjects.HEADER_REQUEST_ID) or msg.reply
-    # It is written to logs and terminals: no control characters.
-    arrival.request_id = "".join(char for char in asked[:MAX_ID] if char.isprintable())
+    arrival.request_id = request_id_of(msg)
     arrival.call_id = (header(msg, subjects.HEADER_CALL_ID) or secrets.token_hex(16))[:MAX_ID]
     if header(msg, MALFORMED):
         raise BadRequest("the message's headers cannot be read")
@@ -76,6 +74,12 @@ def read_headers(arrival: Arrival, msg: Msg, request_timeout: float) -> None:
     kind = (header(msg, subjects.HEADER_CONTENT_TYPE) or subjects.CONTENT_TYPE).partition(";")[0]
     if kind.strip().lower() not in subjects.ACCEPTED_TYPES:
         raise BadRequest(f"Content-Type must be {subjects.CONTENT_TYPE}, not {kind[:80]!r}")
+
+
+def request_id_of(msg: Msg) -> str:
+    """The caller's id, else its inbox; without control characters: logs and terminals show it."""
+    asked = header(msg, subjects.HEADER_REQUEST_ID) or msg.reply
+    return "".join(char for char in asked[:MAX_ID] if char.isprintable())
 
 
 def _number(msg: Msg, name: str) -> float | None:

@@ -19,6 +19,7 @@ from typing import Any
 from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from bus_worker.errors import BusWorkerError, DeadlineExceeded, Failed, TooLarge, Unavailable
 from bus_worker.hardened import HardenedClient
@@ -159,6 +160,15 @@ class Bus:
             reconnected_cb=self._on_reconnected,
             closed_cb=self._on_closed,
         )
+
+    async def unsubscribe(self, subs: list[Subscription]) -> None:
+        """End these subscriptions and empty the list; where the connection is gone they have ended."""
+        for sub in subs:
+            try:
+                await sub.unsubscribe()
+            except nats_errors.Error as exc:
+                _log.debug("unsubscribe failed: %s", exc)
+        subs.clear()
 
     async def confirmed(self) -> bool:
         """Whether the server has read all that was written until now."""

@@ -4,12 +4,11 @@ import logging
 import time
 from typing import Any
 
-from nats import errors as nats_errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus_worker import subjects
-from bus_worker.bus import Bus, header, may_answer
+from bus_worker.arrivals import request_id_of
+from bus_worker.bus import Bus, may_answer
 from bus_worker.errors import BusWorkerError
 from bus_worker.messages import error_to_map, pack
 from bus_worker.requests import read_lookup
@@ -19,8 +18,6 @@ from bus_worker.transcriber import Transcriber
 __all__ = ["CacheControl"]
 
 _log = logging.getLogger(__name__)
-
-MAX_ID = 128
 
 
 class CacheControl:
@@ -43,21 +40,15 @@ class CacheControl:
 
     async def stop(self) -> None:
         """Listen no more."""
-        for sub in self._subs:
-            try:
-                await sub.unsubscribe()
-            except nats_errors.Error as exc:
-                _log.debug("unsubscribe failed: %s", exc)
-        self._subs.clear()
+        await self._bus.unsubscribe(self._subs)
 
     async def _lookup(self, msg: Msg) -> None:
         received = time.monotonic()
         if not may_answer(msg.reply):
             return
-        request_id = (header(msg, subjects.HEADER_REQUEST_ID) or msg.reply)[:MAX_ID]
         try:
             found = await self._transcriber.lookup(
-                read_lookup(msg.data), request_id=request_id, received=received
+                read_lookup(msg.data), request_id=request_id_of(msg), received=received
             )
             said: dict[str, Any] = {"known": False} if found is None else found.to_map()
         except BusWorkerError as error:

@@ -5,20 +5,16 @@ when they stop.
 """
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nats import errors as nats_errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from bus_worker.bus import Bus, may_answer
 
 __all__ = ["Discovery", "ServiceInfo"]
-
-_log = logging.getLogger(__name__)
 
 Stats = Callable[[], Mapping[str, Any]]
 
@@ -57,12 +53,7 @@ class Discovery:
 
     async def stop(self) -> None:
         """Say nothing more: a worker that leaves is not counted on."""
-        for sub in self._subs:
-            try:
-                await sub.unsubscribe()
-            except nats_errors.Error as exc:
-                _log.debug("unsubscribe failed: %s", exc)
-        self._subs.clear()
+        await self._bus.unsubscribe(self._subs)
 
     def _answer(self, what: Callable[[], dict[str, Any]]) -> Any:
         async def respond(msg: Msg) -> None:

@@ -101,12 +101,7 @@ class Service:
         """Take nothing more, finish what is in hand; what is not done by `limit` seconds hears `stopping`."""
         if not await self.credits.stop(limit, answered=self._answered):
             await self.stop_now()
-        for sub in self._subs:
-            try:
-                await sub.unsubscribe()
-            except nats_errors.Error as exc:
-                _log.debug("unsubscribe_failed", error=str(exc))
-        self._subs.clear()
+        await self._bus.unsubscribe(self._subs)
         await self._waiting.close()
 
     async def stop_now(self) -> None:
