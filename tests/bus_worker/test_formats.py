@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bus_worker.formats import FORMATS, to_json, to_srt, to_text, to_vtt
+from bus_worker.formats import FORMATS, RunningText, joined, joint, to_json, to_srt, to_text, to_vtt
 from bus_worker.messages import ModelInfo, Segment, Timings, Transcript
 from bus_worker.testing import segment
 
@@ -111,6 +111,40 @@ def test_silence_is_valid_in_every_format():
     assert to_srt(silent) == ""
     assert to_vtt(silent) == "WEBVTT\n"
     assert json.loads(to_json(silent))["segments"] == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "adds"),
+    [
+        ([" And so,", " my fellow"], ["And so,", " my fellow"]),
+        (["Cleaned", "before."], ["Cleaned", " before."]),
+        ([" One ", " two. ", ""], ["One", " two.", ""]),
+        ([" ", "\n", " late"], ["", "", "late"]),
+        (["本当。\u3000", "はい", " "], ["本当。", "\u3000はい", ""]),
+        (["one", " \t ", "two"], ["one", "", " two"]),
+    ],
+)
+def test_what_each_segment_adds_makes_the_one_text(texts: list[str], adds: list[str]):
+    running = RunningText()
+    assert [running.add(text) for text in texts] == adds
+    assert "".join(adds) == joined(texts)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "between"),
+    [
+        ("a", "b", " "),
+        ("a ", "b", ""),
+        ("a", " b", ""),
+        ("日", "本", ""),
+        ("", "b", ""),
+        ("a", "", ""),
+    ],
+)
+def test_a_space_goes_where_the_language_has_one_and_none_is_there(
+    before: str, after: str, between: str
+):
+    assert joint(before, after) == between
 
 
 def test_the_formats_of_the_command_line_are_these():
