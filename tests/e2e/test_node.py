@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,56 +10,24 @@ from nats.aio.client import Client
 
 from bus_worker.client import TranscribeClient
 from bus_worker.settings import Settings
+from tests.helpers.node import installed, run_node
 from tests.helpers.processes import ROOT, Processes, until_busy
 
 EXAMPLE = ROOT / "deploy" / "examples" / "transcribe.mjs"
 PACKAGES = ("@nats-io/transport-node@3.4.0", "@msgpack/msgpack@3.1.3")
 
 
-def missing(what: str) -> None:
-    """Without Node there is nothing to try, except where everything must be tried."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(what)
-    pytest.skip(what)
-
-
 @pytest.fixture(scope="session")
 def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example beside the packages it imports."""
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            missing(f"there is no {program} here")
-    folder = tmp_path_factory.mktemp("node")
-    installed = subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", *PACKAGES],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    if installed.returncode:
-        missing(f"npm install failed: {installed.stderr.strip()[-300:]}")
+    folder = installed(tmp_path_factory.mktemp("node"), "install", *PACKAGES)
     shutil.copy(EXAMPLE, folder)
     return folder
 
 
-async def run_node(folder: Path, url: str, *arguments: str) -> tuple[int, str, str]:
+async def run_example(folder: Path, url: str, *arguments: str) -> tuple[int, str, str]:
     """The example's status, output and complaint."""
-    process = await asyncio.create_subprocess_exec(
-        "node", EXAMPLE.name, *arguments,
-        cwd=folder, env={**os.environ, "NATS_URL": url},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(40):
-            out, complaint = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), complaint.decode()
+    return await run_node(folder, EXAMPLE.name, *arguments, NATS_URL=url)
 
 
 def test_the_example_is_short():
@@ -79,7 +46,7 @@ async def test_a_node_program_gets_a_transcript_even_when_it_must_wait_for_room(
     clip.write_bytes(os.urandom(300_000))
     holding = asyncio.create_task(caller.transcribe(b"x", stages={"pretend": {"seconds": 1.5}}))
     await until_busy(nc)
-    ran = await run_node(node_folder, processes.url, str(clip), "pretend")
+    ran = await run_example(node_folder, processes.url, str(clip), "pretend")
     assert ran == (0, "300000 bytes\n", "")
     await holding
     assert [line["bytes"] > 300_000 for line in worker.lines if line["event"] == "request"] == [
@@ -96,7 +63,7 @@ async def test_a_node_program_hears_the_same_words(
     async with TranscribeClient(processes.url, model="base") as caller:
         transcript = await caller.transcribe(clip.read_bytes(), language="en")
     assert "ask not what your country can do for you" in transcript.text
-    ran = await run_node(node_folder, processes.url, str(clip))
+    ran = await run_example(node_folder, processes.url, str(clip))
     assert ran == (0, f"{transcript.text}\n", "")
 
 
@@ -106,6 +73,6 @@ async def test_a_node_program_reads_why_it_was_refused(
     await processes.start(MAX_FILE_SIZE="1000")
     clip = tmp_path / "clip.wav"
     clip.write_bytes(bytes(1001))
-    status, out, complaint = await run_node(node_folder, processes.url, str(clip), "pretend")
+    status, out, complaint = await run_example(node_folder, processes.url, str(clip), "pretend")
     assert (status, out) == (1, "")
     assert complaint == "too_large: the audio has 1001 bytes; the limit is 1000 (MAX_FILE_SIZE)\n"
