@@ -1,0 +1,108 @@
+"""`bus-gateway`: arguments, the start's one warning, and the server."""
+
+import argparse
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+
+import uvicorn
+
+from bus_worker import __version__
+from bus_worker.errors import BusWorkerError, SetupError
+from bus_worker.logs import set_up_logs
+from bus_worker.settings import Settings, load_settings
+from gateway.app import create_app
+
+__all__ = ["main"]
+
+_log = logging.getLogger("gateway")
+
+BACKLOG = 2048
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; 0 stopped, 1 could not start, 2 wrong usage."""
+    parser = argparse.ArgumentParser(
+        prog="bus-gateway",
+        description="HTTP in, bus out: the gateway to the workers.",
+        epilog="Settings come from the environment and from .env in this folder.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"bus-gateway {__version__}")
+    parser.parse_args(argv)
+    try:
+        settings = load_settings()
+        set_up_logs(settings.log_level, settings.log_format)
+        return asyncio.run(_serve(settings))
+    except BusWorkerError as error:
+        sys.stderr.write(f"bus-gateway: {error.message}\n")
+        return 1
+
+
+async def _serve(settings: Settings) -> int:
+    with _listen(settings.api_host, settings.api_port) as door:
+        server = _Server(
+            uvicorn.Config(
+                create_app(settings),
+                lifespan="on",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(settings.drain_timeout),
+            )
+        )
+        host, port = door.getsockname()[:2]
+        if settings.api_key is None and not _loopback(host):
+            _log.warning("API_KEY is not set: whoever reaches %s port %d may use it", host, port)
+        await server.serve([door])
+    return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens; ends as it is told, not by the signal itself."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        for number in numbers:
+            loop.add_signal_handler(number, self._told)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _told(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        SetupError: it cannot.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as exc:
+        why = (exc.strerror or str(exc)).partition(" (")[0].lower()
+        raise SetupError(f"cannot listen on API_HOST={host} API_PORT={port}: {why}") from exc
+
+
+def _loopback(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback
