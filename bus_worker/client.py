@@ -7,7 +7,7 @@ that dies, and is cancelled on the bus when its task is cancelled.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -167,6 +167,18 @@ class TranscribeClient:
         assert self._inbox is not None  # noqa: S101 - _running raised otherwise
         return await self._inbox.workers(wait) or []
 
+    async def is_served(self, wait: float = 0.5) -> bool:
+        """Whether a worker answers that serves the calls which name no model; at once when one does."""
+        self._running()
+        assert self._inbox is not None  # noqa: S101 - _running raised otherwise
+        wanted = None if self._model is None else model_token(self._model)
+
+        def serves(worker: WorkerInfo) -> bool:
+            return wanted is None or model_token(worker.model) == wanted
+
+        found = await self._inbox.workers(wait, enough=serves)
+        return any(serves(worker) for worker in found or ())
+
     async def clear_cache(self, wait: float = 10.0) -> dict[str, int]:
         """Make every worker forget its answers; how many each has removed, by worker.
 
@@ -187,9 +199,14 @@ class TranscribeClient:
 
     async def cache_figures(self, wait: float = 0.3) -> dict[str, dict[str, Any]]:
         """Hits, misses and more of each worker's cache, by worker."""
+        figures = await self.figures(wait)
+        return {worker: found["cache"] for worker, found in figures.items() if "cache" in found}
+
+    async def figures(self, wait: float = 0.3) -> dict[str, dict[str, Any]]:
+        """What each worker counts of itself (slots, requests in flight, answers, …), by worker."""
         self._running()
         assert self._inbox is not None  # noqa: S101 - _running raised otherwise
-        return await self._inbox.cache_figures(wait)
+        return await self._inbox.figures(wait)
 
     def _running(self) -> Calls:
         if self._calls is None:
@@ -232,7 +249,7 @@ class TranscriptStream:
         self._call = call
         self.transcript: Transcript | None = None
 
-    async def __aiter__(self) -> AsyncIterator[Segment]:
+    async def __aiter__(self) -> AsyncGenerator[Segment]:
         segments: asyncio.Queue[Segment | None] = asyncio.Queue()
         self._call.on_segment = segments.put_nowait
         task = asyncio.create_task(self._calls.run(self._call), name="stream")

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from nats import errors as nats_errors
@@ -20,7 +21,7 @@ from nats.aio.subscription import Subscription
 from bus_worker.bus import Bus
 from bus_worker.hardened import HardenedClient
 
-__all__ = ["Credits", "WaitingRoom"]
+__all__ = ["Credits", "TakenSlot", "WaitingRoom"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ REMEMBERED = 0.25
 TAKES = 0.01
 """Seconds in which one who was told of room has taken it, or has gone."""
 MAX_WAITING = 256
+MAX_ASIDE = 64
+"""Requests that may wait for another's work without a slot: each holds its audio in memory."""
 
 
 class Credits:
@@ -67,6 +70,8 @@ class Credits:
         self._spent: set[Subscription] = set()
         self._backlog: deque[Msg] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._aside: set[asyncio.Task[None]] = set()
+        self._returning: OrderedDict[asyncio.Task[None], asyncio.Future[None]] = OrderedDict()
         self._retiring: asyncio.Task[None] | None = None
         self._offering = False
         self.overshoot = 0
@@ -76,6 +81,11 @@ class Credits:
     def busy(self) -> int:
         """Slots taken."""
         return len(self._running)
+
+    @property
+    def aside(self) -> int:
+        """Requests in hand that wait without a slot."""
+        return len(self._aside)
 
     @property
     def free(self) -> int:
@@ -112,21 +122,71 @@ class Credits:
         self._spent.clear()
         loop = asyncio.get_running_loop()
         end = loop.time() + limit
-        while self._running and (left := end - loop.time()) > 0 and not answered():
-            await asyncio.wait(set(self._running), timeout=min(left, ANSWERED_EVERY))
+        while (hand := self._in_hand) and (left := end - loop.time()) > 0 and not answered():
+            await asyncio.wait(hand, timeout=min(left, ANSWERED_EVERY))
         if self._retiring is not None:
             self._retiring.cancel()
             await asyncio.wait({self._retiring})
-        return not self._running
+        return not self._in_hand
 
     async def abandon(self) -> None:
         """Cancel what is still in hand (after `stop` ran out of time); what waited behind it still runs."""
-        for task in self._running:
+        for task in self._in_hand:
             task.cancel()
         loop = asyncio.get_running_loop()
         end = loop.time() + ABANDON_TIMEOUT
-        while self._running and (left := end - loop.time()) > 0:
-            await asyncio.wait(set(self._running), timeout=left)
+        while (hand := self._in_hand) and (left := end - loop.time()) > 0:
+            await asyncio.wait(hand, timeout=left)
+
+    def taken(self) -> "TakenSlot":
+        """The slot of the message whose handler asks."""
+        task = asyncio.current_task()
+        assert task in self._running  # noqa: S101 - handlers only
+        return TakenSlot(self, task)
+
+    def hand_over(self, mine: "asyncio.Task[None]", to: "asyncio.Task[None]") -> None:
+        """Let another task have the slot; the first goes on without one."""
+        self._running.remove(mine)
+        self._aside.add(mine)
+        self._running.add(to)
+        to.add_done_callback(self._finished)
+
+    def step_aside(self, mine: "asyncio.Task[None]") -> bool:
+        """Go on without a slot; False (and nothing changes) when too many do."""
+        if mine in self._running and len(self._aside) < MAX_ASIDE + self.slots:
+            self._running.remove(mine)
+            self._aside.add(mine)
+            self._next()
+        return mine in self._aside
+
+    async def regain(self, mine: "asyncio.Task[None]") -> None:
+        """Take a slot again: an offered one is withdrawn, else the next that comes back is ours."""
+        if mine not in self._aside:
+            return
+        if len(self._running) < self.slots:
+            self._aside.remove(mine)
+            self._running.add(mine)
+            if self._idle and len(self._running) + len(self._backlog) + self.free > self.slots:
+                await self._withdraw(self._idle.pop())
+            return
+        self._returning[mine] = asyncio.get_running_loop().create_future()
+        try:
+            await self._returning[mine]
+        finally:
+            self._returning.pop(mine, None)
+
+    @property
+    def _in_hand(self) -> set[asyncio.Task[None]]:
+        return self._running | self._aside
+
+    async def _withdraw(self, sub: Subscription) -> None:
+        """Offer one slot less; a message already on its way waits behind the others."""
+        self._spent.add(sub)
+        self._retire()
+        try:
+            await self._client._send_unsubscribe(sub._id)  # noqa: SLF001 - the public one drops messages
+        except (nats_errors.Error, OSError):
+            _log.debug("the bus is away: no slot is offered there")
 
     async def _back(self) -> None:
         """Offer every slot that is free."""
@@ -175,10 +235,21 @@ class Credits:
         task.add_done_callback(self._finished)
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
-        self._running.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             _log.error("a request's handler failed", exc_info=exc)
-        if self._backlog:
+        self._aside.discard(task)
+        if task in self._running:
+            self._running.remove(task)
+            self._next()
+
+    def _next(self) -> None:
+        """A slot has come back: first who gave one up, then what waits here, then the bus."""
+        if self._returning:
+            task, back = self._returning.popitem(last=False)
+            self._aside.discard(task)
+            self._running.add(task)
+            back.set_result(None)
+        elif self._backlog:
             self._run(self._backlog.popleft())
         elif self._grant():
             self._kick()
@@ -206,6 +277,27 @@ class Credits:
             for sub in spent & self._spent:
                 self._spent.discard(sub)
                 self._take_all(sub)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenSlot:
+    """A slot and the task that has it (a `Seat` of `bus_worker.single_flight`)."""
+
+    credits: Credits
+    task: "asyncio.Task[None]"
+
+    def hand_over(self, work: "asyncio.Task[None]") -> "TakenSlot":
+        """Let work that outlives the request have the slot."""
+        self.credits.hand_over(self.task, work)
+        return TakenSlot(self.credits, work)
+
+    def step_aside(self) -> bool:
+        """Give the slot back while waiting; False where too many have."""
+        return self.credits.step_aside(self.task)
+
+    async def regain(self) -> None:
+        """Take a slot again, before any new request gets one."""
+        await self.credits.regain(self.task)
 
 
 class WaitingRoom:

@@ -23,7 +23,7 @@ from bus_worker.messages import ModelInfo, Segment, pack, unpack
 from bus_worker.pipeline import Pipeline
 from bus_worker.plugin import Draft
 
-__all__ = ["Answer", "Recall", "Visit"]
+__all__ = ["BUDGET", "Answer", "Recall", "Visit"]
 
 _log = structlog.get_logger(__name__)
 
@@ -98,6 +98,7 @@ class Recall:
         return {
             "hits": self.counts["hits"],
             "misses": self.counts["misses"],
+            "shared": self.counts["shared"],
             **self.cache.figures(),
         }
 
@@ -115,14 +116,46 @@ class Visit:
     left: float = BUDGET
     by_bytes: str | None = None
     by_samples: str | None = None
+    lock: str | None = None
+    """Our token, while the lock on the name is ours to give back."""
 
-    async def same_bytes(self, sha256: str | None = None) -> Answer | None:
-        """The answer to these very bytes (or those with this hash), asked in this very way."""
-        if not self.recall.cache.ready():
-            return None
-        audio = sha256 or await self._digest(self.draft.audio)
-        self.by_bytes = self._name("bytes", audio, self.draft.format)
+    async def named(self, sha256: str | None = None) -> str | None:
+        """The name of these very bytes (or those with this hash), asked in this very way."""
+        if self.recall.cache.keeps:
+            audio = sha256 or await self._digest(self.draft.audio)
+            self.by_bytes = self._name("bytes", audio, self.draft.format)
+        return self.by_bytes
+
+    async def same_bytes(self) -> Answer | None:
+        """The answer to what was named."""
         return await self._find(self.by_bytes)
+
+    async def same_bytes_or_lock(self, token: str) -> tuple[Answer | None, bool]:
+        """The answer to what was named; without one, whether it is ours to work out.
+
+        Not ours: somebody with another token is at it. Give the lock back with `keep` or `unlock`.
+        """
+        assert self.by_bytes is not None  # noqa: S101 - named before
+        began = time.monotonic()
+        value, ours = await self.recall.cache.get_or_lock(self.by_bytes, token, self.left)
+        self.left -= time.monotonic() - began
+        found = self._known(value)
+        if found is None and value is not None:
+            ours = True  # unreadable: there is no lock on it either
+        elif ours:
+            self.lock = token
+        return found, ours
+
+    async def hold(self) -> None:
+        """Keep the lock, if we have it."""
+        if self.lock and self.by_bytes:
+            await self.recall.cache.hold(self.by_bytes, self.lock)
+
+    async def unlock(self) -> None:
+        """Give the lock back, if we have it."""
+        if self.lock and self.by_bytes:
+            token, self.lock = self.lock, None
+            await self.recall.cache.unlock(self.by_bytes, token)
 
     async def same_samples(self) -> Answer | None:
         """The answer to these samples, whatever file they came in; ask at the pipeline's cut."""
@@ -147,8 +180,12 @@ class Visit:
         if name is None or self.fresh:
             return None
         began = time.monotonic()
-        found = _read(await self.recall.cache.get(name, self.left))
+        value = await self.recall.cache.get(name, self.left)
         self.left -= time.monotonic() - began
+        return self._known(value)
+
+    def _known(self, value: bytes | None) -> Answer | None:
+        found = _read(value)
         if (
             found is None or found.at + self.recall.ttl <= time.time()
         ):  # a longer CACHE_TTL than ours
@@ -162,7 +199,9 @@ class Visit:
         value = _written(answer) if names and ttl > 0 and self.recall.cache.ready() else None
         if value is not None:
             began = time.monotonic()
-            await self.recall.cache.put(dict.fromkeys(names, value), ttl, self.left)
+            lock = (self.by_bytes, self.lock) if self.by_bytes and self.lock else None
+            await self.recall.cache.put(dict.fromkeys(names, value), ttl, self.left, unlock=lock)
+            self.lock = None
             self.left -= time.monotonic() - began
 
     async def _digest(self, data: bytes | memoryview) -> str:

@@ -20,7 +20,7 @@ from bus_worker import subjects
 from bus_worker.arrivals import Arrival, read_headers
 from bus_worker.bus import Bus, may_answer
 from bus_worker.claim_check import ClaimCheck
-from bus_worker.credits import Credits, WaitingRoom
+from bus_worker.credits import Credits, TakenSlot, WaitingRoom
 from bus_worker.errors import (
     BadRequest,
     BusWorkerError,
@@ -78,6 +78,7 @@ class Service:
         self._started = datetime.now(UTC)
         self._seconds = 0.0
         self._last_error = ""
+        self._last_inference: float | None = None
         self.counts: Counter[str] = Counter()
         """Answers by code (`ok` for transcripts)."""
         self._waiting = WaitingRoom(lambda: self.credits.free, self._tell_of_room)
@@ -114,11 +115,16 @@ class Service:
 
     def _answered(self) -> bool:
         """Whether all that is left in hand is threads whose callers have their answer."""
-        return self.credits.busy == len(self._stuck)
+        return self.credits.busy + self.credits.aside == len(self._all_stuck)
 
     def stuck_for(self) -> float:
         """Seconds that the longest-stuck thread has outlived its request's answer."""
-        return time.monotonic() - min(self._stuck.values()) if self._stuck else 0.0
+        stuck = self._all_stuck
+        return time.monotonic() - min(stuck.values()) if stuck else 0.0
+
+    @property
+    def _all_stuck(self) -> dict[int, float]:
+        return self._stuck | self._transcriber.flights.stuck
 
     def stats(self) -> dict[str, Any]:
         """Figures of the endpoint as ADR-32 names them, ours under `data`."""
@@ -134,7 +140,10 @@ class Service:
                 "model": self._model,
                 "slots": self.credits.slots,
                 "in_flight": self.credits.busy,
-                "stuck": len(self._stuck),
+                "waiting": self.credits.aside,
+                "stuck": len(self._all_stuck),
+                "stuck_for": round(self.stuck_for(), 1),
+                "last_inference": self._last_inference,
                 "overshoot": self.credits.overshoot,
                 "undecodable": getattr(self._bus.client, "undecodable", 0),
                 "answers": dict(self.counts),
@@ -180,7 +189,8 @@ class Service:
         """Race the work against its deadline and its cancellation; whichever ends first is the answer."""
         if self._leaving:
             raise Stopping
-        work = asyncio.create_task(self._work(arrival, msg), name="work")
+        seat = self.credits.taken()
+        work = asyncio.create_task(self._work(arrival, msg, seat), name="work")
         pulse = asyncio.create_task(self._heartbeat(arrival), name="heartbeat")
         try:
             racing: set[asyncio.Future[Any]] = {work, arrival.gave_up}
@@ -211,7 +221,7 @@ class Service:
         # Not in a `finally`: abandoned, it is stuck still, and the process must know when it leaves.
         del self._stuck[id(arrival)]
 
-    async def _work(self, arrival: Arrival, msg: Msg) -> Transcript:
+    async def _work(self, arrival: Arrival, msg: Msg, seat: TakenSlot) -> Transcript:
         request = await self._with_audio(arrival, read_request(msg.data))
         loop = asyncio.get_running_loop()
 
@@ -225,7 +235,11 @@ class Service:
         sender = asyncio.create_task(self._send_segments(arrival, outbox), name="segments")
         try:
             transcript = await self._transcriber.run(
-                arrival.draft, request, request_id=arrival.request_id, received=arrival.received
+                arrival.draft,
+                request,
+                request_id=arrival.request_id,
+                received=arrival.received,
+                seat=seat,
             )
             loop.call_soon_threadsafe(outbox.put_nowait, None)
             await sender
@@ -269,6 +283,8 @@ class Service:
         if await self._publish(arrival.reply, transcript.to_map()):
             await asyncio.sleep(0)  # it leaves before the log line is made
             self._count(arrival, "ok")
+            if not transcript.cache_hit:
+                self._last_inference = round(time.time(), 3)
             say_line(arrival, "ok", lambda: outcome_of(transcript, arrival.draft))
         else:
             await self._answer_error(

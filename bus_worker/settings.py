@@ -199,7 +199,7 @@ class Settings(BaseModel):
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
     """The Redis in which workers share their cache; unset: `up` starts one, `run` keeps its own in memory."""
     cache_enabled: bool = True
-    """Answer a request that was answered before from the cache."""
+    """Answer a request that was answered before from the cache, and equal ones at once with one hearing."""
     cache_ttl: float = Field(3600.0, gt=0, le=31_536_000, allow_inf_nan=False)
     """Seconds that an answer is kept."""
 

@@ -1,10 +1,8 @@
 """The whole road of one request inside a worker: draft → cache → stages → cache → transcript."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from pydantic import BaseModel
 
 from bus_worker.errors import TooLarge
 from bus_worker.messages import ModelInfo, Segment, Timings, Transcript
@@ -12,6 +10,7 @@ from bus_worker.pipeline import Pipeline
 from bus_worker.plugin import Draft
 from bus_worker.recall import Answer, Recall, Visit
 from bus_worker.requests import LookupRequest, TranscribeRequest
+from bus_worker.single_flight import Flights, Landing, Seat
 
 __all__ = ["Transcriber"]
 
@@ -24,6 +23,7 @@ class Transcriber:
         model: named in transcripts of drafts that no model heard (silence).
         max_bytes: largest upload taken.
         recall: what was answered before.
+        flights: what is being worked out.
     """
 
     pipeline: Pipeline
@@ -31,6 +31,7 @@ class Transcriber:
     worker_id: str
     max_bytes: int
     recall: Recall = field(default_factory=Recall)
+    flights: Flights = field(default_factory=Flights)
 
     def check_size(self, size: int) -> None:
         """Refuse audio of so many bytes, before any of it is fetched.
@@ -72,12 +73,19 @@ class Transcriber:
         )
 
     async def run(
-        self, draft: Draft, request: TranscribeRequest, *, request_id: str, received: float
+        self,
+        draft: Draft,
+        request: TranscribeRequest,
+        *,
+        request_id: str,
+        received: float,
+        seat: Seat | None = None,
     ) -> Transcript:
         """Answer from the cache, or run the draft through the stages.
 
         Args:
             received: `time.monotonic()` value at which the request arrived.
+            seat: its slot, so that equal requests may share the work.
 
         Raises:
             BusWorkerError: as the stages raise it.
@@ -87,9 +95,19 @@ class Transcriber:
         visit = self.recall.visit(
             draft, self.pipeline, options, self._model, fresh=not request.cache
         )
-        stages: dict[str, float] = {}
-        answer, known = await self._answer(draft, visit, options, stages)
-        return self._transcript(answer, request_id, received, started, stages, known=known)
+        named = await visit.named()
+        if seat is None or named is None or visit.fresh:
+            landing = await self._alone(visit)
+        else:
+            landing, joined = await self.flights.board(visit, self._hear, seat)
+            draft.notes |= landing.draft.notes
+            draft.spans |= landing.draft.spans
+            if joined:
+                self.recall.counts["shared"] += 1
+                draft.note("shared", value=True)
+        if landing.known:
+            draft.note("cache_hit", value=True)
+        return self._transcript(landing, request_id, received, started)
 
     async def lookup(
         self, question: LookupRequest, *, request_id: str, received: float
@@ -102,25 +120,20 @@ class Transcriber:
         options = self.pipeline.options_for(question.stages)
         draft = Draft(format=question.format, options=question.options, stream=question.stream)
         visit = self.recall.visit(draft, self.pipeline, options, self._model)
-        answer = await visit.same_bytes(question.sha256)
+        await visit.named(question.sha256)
+        answer = await visit.same_bytes()
         if answer is None:
             return None
-        return self._transcript(answer, request_id, received, received, {}, known=True)
+        return self._transcript(Landing.found(answer, draft), request_id, received, received)
 
     @property
     def _model(self) -> ModelInfo:
         return self.pipeline.model or self.model
 
     def _transcript(
-        self,
-        answer: Answer,
-        request_id: str,
-        received: float,
-        started: float,
-        stages: Mapping[str, float],
-        *,
-        known: bool,
+        self, landing: Landing, request_id: str, received: float, started: float
     ) -> Transcript:
+        answer, known = landing.answer, landing.known
         ended = time.monotonic()
         total = ended - received
         return Transcript(
@@ -133,7 +146,7 @@ class Transcriber:
             model=answer.model,
             timings=Timings(
                 queue=_ms(started - received),
-                stages={name: _ms(seconds) for name, seconds in stages.items()},
+                stages={name: _ms(seconds) for name, seconds in landing.stages.items()},
                 transcribe=_ms(ended - started),
                 total=_ms(total),
             ),
@@ -145,30 +158,22 @@ class Transcriber:
             warnings=answer.warnings,
         )
 
-    async def _answer(
-        self,
-        draft: Draft,
-        visit: Visit,
-        options: Mapping[str, BaseModel],
-        stages: dict[str, float],
-    ) -> tuple[Answer, bool]:
-        """The answer, and whether it was known; `stages` gets the seconds of those that ran."""
-        cut = self.pipeline.cut
+    async def _alone(self, visit: Visit) -> Landing:
         known = await visit.same_bytes()
-        if known is None:
-            stages |= await self.pipeline.run(draft, options, slice(cut))
-            if cut is not None and not draft.finished:
-                known = await visit.same_samples()
-                if known is None:
-                    stages |= await self.pipeline.run(draft, options, slice(cut, None))
-        if known is None:
-            answer = Answer.of(draft, self.model)
-            await visit.keep(answer)
-            return answer, False
-        draft.note("cache_hit", value=True)
-        for segment in known.segments:
-            draft.emit(segment)
-        return known, True
+        return await self._hear(visit) if known is None else Landing.found(known, visit.draft)
+
+    async def _hear(self, visit: Visit) -> Landing:
+        """Run the stages; at the cut the cache is asked once more, by the samples."""
+        draft, options, cut = visit.draft, visit.options, self.pipeline.cut
+        stages = await self.pipeline.run(draft, options, slice(cut))
+        if cut is not None and not draft.finished:
+            known = await visit.same_samples()
+            if known is not None:
+                return Landing.found(known, draft, stages)
+            stages |= await self.pipeline.run(draft, options, slice(cut, None))
+        answer = Answer.of(draft, self.model)
+        await visit.keep(answer)
+        return Landing(answer, known=False, stages=stages, draft=draft)
 
 
 def _ms(seconds: float) -> float:

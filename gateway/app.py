@@ -8,22 +8,28 @@ from collections.abc import AsyncIterator
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from bus_worker.client import TranscribeClient
 from bus_worker.connection import make_client
-from bus_worker.errors import BusWorkerError, Unavailable
+from bus_worker.errors import Unavailable
 from bus_worker.settings import Settings
+from gateway import health
 from gateway.door import Door
-from gateway.errors import error_response, ours
+from gateway.errors import Errors, error_response, ours
+from gateway.keys import Keys
+from gateway.metrics import Metrics
 from gateway.transcribe import transcribe
 
 __all__ = ["create_app"]
 
 _log = logging.getLogger(__name__)
 
+FIRST_WAIT = 1.0
+"""Seconds that the start waits for the bus."""
 TRY_AGAIN = 5.0
 """Seconds between two attempts at a bus that refuses us."""
 
@@ -34,15 +40,34 @@ def create_app(settings: Settings) -> Starlette:
     Raises:
         BadSetting: the bus's address or credentials cannot be used.
     """
+    metrics = Metrics()
     app = Starlette(
         routes=[
-            Route("/live", _live),
+            Route("/", health.root),
+            Route("/live", health.live),
+            Route("/ready", health.ready),
+            Route("/health", health.health),
+            Route("/stats", health.stats),
+            Route("/metrics", health.metrics),
+            Route("/cache", health.clear_cache, methods=["DELETE"]),
             Route("/transcribe", transcribe, methods=["POST"]),
         ],
-        middleware=[Middleware(Door)],
-        exception_handlers={BusWorkerError: _refused, HTTPException: _refused},
+        middleware=[
+            Middleware(Door, metrics=metrics),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["*"],
+                expose_headers=["X-Request-Id", "Retry-After", "X-Should-Retry"],
+            ),
+            Middleware(Errors),
+            Middleware(Keys, key=settings.api_key, most=settings.api_key_requests),
+        ],
+        exception_handlers={HTTPException: _refused},
         lifespan=_lifespan,
     )
+    app.state.metrics = metrics
     app.state.settings = settings
     app.state.client = make_client(settings, "gateway")
     return app
@@ -53,6 +78,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     client: TranscribeClient = app.state.client
     opening = asyncio.create_task(_open(client), name="bus")
     try:
+        await asyncio.wait({opening}, timeout=FIRST_WAIT)
         yield
     finally:
         opening.cancel()
@@ -74,7 +100,3 @@ async def _open(client: TranscribeClient) -> None:
 
 async def _refused(request: Request, error: Exception) -> Response:
     return error_response(request.scope, *ours(error))
-
-
-async def _live(_: Request) -> Response:
-    return JSONResponse({"status": "alive"})

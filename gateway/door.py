@@ -1,4 +1,4 @@
-"""What every request passes first and every answer last: ids, headers, errors, the end of the connection."""
+"""What every request passes first and every answer last: ids, headers, the end of the connection."""
 
 import asyncio
 import re
@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import error_response, ours
+from gateway.metrics import Metrics
 
 __all__ = ["Door"]
 
@@ -29,9 +29,10 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 class Door:
     """ASGI middleware; the request's state gets `request_id` and `exits`, closed when it is over."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Args: app is what stands behind the door."""
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Args: app is what stands behind the door; metrics counts who passes."""
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -41,13 +42,8 @@ class Door:
         visit = _Visit(scope, receive, send)
         async with AsyncExitStack() as exits:
             scope["state"] |= {"request_id": visit.request_id, "exits": exits}
-            try:
+            with self._metrics.request(scope, lambda: visit.status):
                 await self._app(scope, visit.receive, visit.send)
-            except Exception as exc:
-                error, headers = ours(exc)
-                if visit.status:
-                    raise
-                await error_response(scope, error, headers)(scope, visit.receive, visit.send)
 
 
 class _Visit:

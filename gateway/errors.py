@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bus_worker.errors import (
     BadRequest,
@@ -16,7 +16,7 @@ from bus_worker.errors import (
     Unavailable,
 )
 
-__all__ = ["envelope", "error_response", "ours", "retry_headers"]
+__all__ = ["Errors", "envelope", "error_response", "ours", "retry_headers"]
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +67,30 @@ def error_response(
         status_code=error.status,
         headers={**retry_headers(error), **(headers or {})},
     )
+
+
+class Errors:
+    """ASGI middleware: whatever goes wrong behind it is an answer, as long as none has begun."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Args: app is what stands behind it."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception as exc:
+            if begun or scope["type"] != "http":
+                raise
+            await error_response(scope, *ours(exc))(scope, receive, send)
 
 
 def ours(error: Exception) -> tuple[BusWorkerError, dict[str, str]]:

@@ -1,21 +1,24 @@
 """POST /transcribe: audio in, the transcript as it came over the bus out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from pydantic import Field, Json, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from bus_worker.client import TranscribeClient
-from bus_worker.errors import BadRequest
-from bus_worker.messages import Transcript
+from bus_worker.client import TranscribeClient, TranscriptStream
+from bus_worker.errors import BadRequest, BusWorkerError
+from bus_worker.messages import Transcript, segment_to_map
 from bus_worker.requests import Options, refusal
+from gateway.errors import envelope
 from gateway.hangup import until_left
+from gateway.sse import event, event_stream
 from gateway.uploads import Upload, receive
 
-__all__ = ["Fields", "confidence", "read_fields", "transcribe"]
+__all__ = ["Fields", "confidence", "read_fields", "reply", "transcribe"]
 
 
 class Fields(Options):
@@ -23,6 +26,8 @@ class Fields(Options):
 
     model: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     """Which model is to hear it; the server's default when not given."""
+    stream: bool = False
+    """`true`: server-sent events, a segment each as it is decoded, then the transcript."""
     cache: bool = True
     """`false`: heard anew even where the answer is known."""
     stages: Json[dict[str, dict[str, Any]]] = Field(default_factory=dict)
@@ -30,7 +35,7 @@ class Fields(Options):
 
     def asked(self) -> dict[str, Any]:
         """As `client.transcribe` takes them."""
-        return self.model_dump()
+        return self.model_dump(exclude={"stream"})
 
 
 async def transcribe(request: Request) -> Response:
@@ -38,16 +43,28 @@ async def transcribe(request: Request) -> Response:
     client: TranscribeClient = request.app.state.client
     upload = await receive(request, client, limit=request.app.state.settings.max_file_size)
     fields = read_fields(upload.fields)
-    transcript = await until_left(
-        request,
-        client.transcribe(
-            upload.audio,
-            request_id=request.state.request_id,
-            format=_hint(upload),
-            **fields.asked(),
-        ),
-    )
+    asked = {
+        **fields.asked(),
+        "request_id": request.state.request_id,
+        "format": _hint(upload),
+    }
+    if fields.stream or "text/event-stream" in request.headers.get("accept", ""):
+        source = _events(client.stream(upload.audio, **asked))
+        return await event_stream(request, source, lambda error: _error(request, error))
+    transcript = await until_left(request, client.transcribe(upload.audio, **asked))
     return JSONResponse(reply(transcript))
+
+
+async def _events(stream: TranscriptStream) -> AsyncGenerator[bytes]:
+    async with aclosing(aiter(stream)) as segments:
+        async for segment in segments:
+            yield event(segment_to_map(segment), "segment")
+    if stream.transcript is not None:
+        yield event(reply(stream.transcript), "transcript")
+
+
+def _error(request: Request, error: BusWorkerError) -> bytes:
+    return event(envelope(request.url.path, error, request.state.request_id), "error")
 
 
 def reply(transcript: Transcript) -> dict[str, Any]:

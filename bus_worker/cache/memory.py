@@ -16,6 +16,8 @@ OVERHEAD = 300
 class MemoryCache:
     """Bounded by bytes and by entries."""
 
+    keeps = True
+
     def __init__(
         self, *, max_bytes: int = MAX_BYTES, max_entries: int = MAX_ENTRIES, copy: str = "copy:"
     ) -> None:
@@ -44,7 +46,24 @@ class MemoryCache:
         self._kept.move_to_end(name)
         return value
 
-    async def put(self, values: Mapping[str, bytes], ttl: float, limit: float) -> None:  # noqa: ARG002
+    async def get_or_lock(self, name: str, token: str, limit: float) -> tuple[bytes | None, bool]:  # noqa: ARG002
+        """The value; nobody else could be at it: nobody else asks here."""
+        return await self.get(name, limit), True
+
+    async def hold(self, name: str, token: str) -> None:
+        """There is no lock."""
+
+    async def unlock(self, name: str, token: str) -> None:
+        """There is no lock."""
+
+    async def put(
+        self,
+        values: Mapping[str, bytes],
+        ttl: float,
+        limit: float,  # noqa: ARG002 - it never waits
+        *,
+        unlock: tuple[str, str] | None = None,  # noqa: ARG002 - there is no lock
+    ) -> None:
         """Keep them, at the cost of those that were used longest ago."""
         for name, value in values.items():
             self._drop(name)

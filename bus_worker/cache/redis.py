@@ -33,6 +33,14 @@ FAILURES = 3
 """Broken connections in a row that open the breaker; one timeout does."""
 PROBE_EVERY = 5.0
 """Seconds between two probes while the breaker is open."""
+GET_OR_LOCK = """
+local found = redis.call('GET', KEYS[1])
+if found then return found end
+if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return redis.call('GET', KEYS[2]) == ARGV[1] and 1 or 0
+"""
+HOLD = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2])"
+UNLOCK = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1])"
 MAX_CONNECTIONS = 1024
 """More than requests in hand can ever want: they are made when all others are busy."""
 BATCH = 500
@@ -42,12 +50,17 @@ BATCH = 500
 class RedisCache:
     """One Redis and a breaker before it; an async context manager."""
 
-    def __init__(self, url: str, prefix: str, *, copy: str = "copy:") -> None:
+    keeps = True
+
+    def __init__(
+        self, url: str, prefix: str, *, copy: str = "copy:", locked_for: float = 2.0
+    ) -> None:
         """Connect nowhere yet.
 
         Args:
             prefix: begins every name of ours.
             copy: begins, after the prefix, the names of second copies, which `clear` does not count.
+            locked_for: seconds that a lock lives when nobody holds on to it.
 
         Raises:
             BadSetting: not a URL of a Redis.
@@ -55,6 +68,8 @@ class RedisCache:
         self._shown = shown_url(url)
         self._prefix = prefix
         self._copy = prefix + copy
+        self._lock = prefix + "lock:"
+        self._locked_for = int(locked_for * 1000)
         try:
             # What the URL asks for, ours over it: redis-py would retry timeouts too, and wait for seconds.
             options: dict[str, Any] = {
@@ -135,7 +150,34 @@ class RedisCache:
 
         return await self._ask(asked, limit)
 
-    async def put(self, values: Mapping[str, bytes], ttl: float, limit: float) -> None:
+    async def get_or_lock(self, name: str, token: str, limit: float) -> tuple[bytes | None, bool]:
+        """The value or the lock, in one round trip."""
+        answer = await self._ask(
+            partial(self._script, GET_OR_LOCK, (self._prefix + name, self._lock + name), token),
+            limit,
+        )
+        if isinstance(answer, bytes):
+            return answer, False
+        if answer is None:  # full, read-only, or no scripts for us: it may still read
+            return await self.get(name, limit), True
+        return None, answer != 0
+
+    async def hold(self, name: str, token: str) -> None:
+        """Set the lock's time to live anew."""
+        await self._ask(partial(self._script, HOLD, (self._lock + name,), token))
+
+    async def unlock(self, name: str, token: str) -> None:
+        """Delete the lock if it is this token's."""
+        await self._ask(partial(self._script, UNLOCK, (self._lock + name,), token))
+
+    async def put(
+        self,
+        values: Mapping[str, bytes],
+        ttl: float,
+        limit: float,
+        *,
+        unlock: tuple[str, str] | None = None,
+    ) -> None:
         """Set them with their time to live, in one round trip."""
         lifetime = max(1, int(ttl * 1000))
 
@@ -143,6 +185,8 @@ class RedisCache:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for name, value in values.items():
                     pipe.set(self._prefix + name, value, px=lifetime)
+                if unlock is not None:
+                    pipe.eval(UNLOCK, 1, self._lock + unlock[0], unlock[1])
                 # An error raised there would quote the command, and so somebody's words.
                 answers: list[Any] = await pipe.execute(raise_on_error=False)
                 return answers
@@ -165,6 +209,7 @@ class RedisCache:
         cursor, count = 0, 0
         while True:
             cursor, names = await self._surely(partial(self._scan, cursor))
+            names = [name for name in names if not name.startswith(self._lock.encode())]
             copies = {name for name in names if name.startswith(self._copy.encode())}
             await self._surely(partial(self._unlink, list(copies)))
             count += await self._surely(
@@ -183,6 +228,10 @@ class RedisCache:
             "stored": self._stored,
             "bytes": self._bytes,
         }
+
+    async def _script(self, script: str, names: tuple[str, ...], token: str) -> Any:
+        """Run a script: Redis keeps what it has compiled, and nobody comes in between."""
+        return await self._redis.eval(script, len(names), *names, token, self._locked_for)
 
     async def _scan(self, cursor: int) -> tuple[int, list[bytes]]:
         scanned: Any = await self._redis.scan(cursor, match=f"{self._prefix}*", count=BATCH)

@@ -10,6 +10,7 @@ from bus_worker.bus import Address, Bus, connect, header, may_answer
 from bus_worker.embedded import NatsServer, nats_server
 from bus_worker.errors import Unavailable
 from tests.helpers.house import hears, until
+from tests.helpers.processes import hold
 
 
 async def test_a_lost_bus_is_told_and_comes_back(bus_server: NatsServer):
@@ -37,7 +38,7 @@ async def test_a_silent_server_is_noticed_and_left(bus_server: NatsServer, monke
     monkeypatch.setattr(bus_module, "WATCH_EVERY", 0.1)
     monkeypatch.setattr(bus_module, "RTT_TIMEOUT", 0.2)
     async with connect(Address((bus_server.url,))) as bus:
-        bus_server.process.send_signal(signal.SIGSTOP)
+        hold(bus_server.process.pid)
         await until(lambda: not bus.connected)
         bus_server.process.send_signal(signal.SIGCONT)
         await until(lambda: bus.connected)

@@ -15,6 +15,7 @@ from bus_worker.embedded import ValkeyServer
 from bus_worker.errors import Unavailable
 from bus_worker.messages import pack, unpack
 from tests.helpers.house import Workers, until
+from tests.helpers.processes import hold
 
 
 async def pair(workers: Workers, valkey: ValkeyServer) -> None:
@@ -92,7 +93,7 @@ async def test_requests_go_on_while_the_cache_is_held_killed_and_back(
         return [t.timings.total * 1000 for t in found]
 
     well = await costs(20)
-    os.kill(valkey.process.pid, signal.SIGSTOP)
+    hold(valkey.process.pid)
     held, after = await costs(1), await costs(20)
     os.kill(valkey.process.pid, signal.SIGCONT)
     valkey.process.kill()

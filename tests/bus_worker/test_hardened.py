@@ -13,6 +13,7 @@ from nats.errors import Error, FlushTimeoutError, MaxPayloadError
 from bus_worker.embedded import NatsServer, nats_server
 from bus_worker.hardened import HardenedClient
 from tests.helpers.house import hears, until
+from tests.helpers.processes import hold
 from tests.helpers.wire import RecordingProxy, raw_publish
 
 pytestmark = pytest.mark.parametrize("kind", [HardenedClient, Client])
@@ -31,7 +32,7 @@ async def connected(kind: type[Client], url: str, **options) -> AsyncIterator[Cl
 
 async def test_a_pong_after_its_flush_gave_up_does_no_harm(kind, bus_server: NatsServer):
     async with connected(kind, bus_server.url) as client:
-        bus_server.process.send_signal(signal.SIGSTOP)
+        hold(bus_server.process.pid)
         with pytest.raises(FlushTimeoutError):
             await client.flush(0.1)
         bus_server.process.send_signal(signal.SIGCONT)

@@ -277,9 +277,9 @@ async def test_a_copy_lives_no_longer_than_what_it_was_copied_from(
     lives: list[float] = []
     put = house.cache.put
 
-    async def noted(values: Mapping[str, bytes], ttl: float, limit: float) -> None:
+    async def noted(values: Mapping[str, bytes], ttl: float, limit: float, **more: Any) -> None:
         lives.append(ttl)
-        await put(values, ttl, limit)
+        await put(values, ttl, limit, **more)
 
     monkeypatch.setattr(house.cache, "put", noted)
     assert (await house.ask(clip("flac"))).cache_hit

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from bus_worker.client import TranscribeClient
 from bus_worker.embedded import ValkeyServer, valkey_server
-from tests.helpers.processes import Processes
+from tests.helpers.processes import Processes, hold
 
 PACE = {"CACHE_ENABLED": "true", "PRETEND__SECONDS": "0"}
 NOWHERE = "redis://:hush@127.0.0.1:1"
@@ -105,7 +105,7 @@ async def test_killed_held_and_restarted_it_costs_one_request_a_little_and_comes
 ):
     (worker,) = await processes.start(**PACE, REDIS_URL=valkey.url)
     well = await costs(caller, 50, "well")
-    os.kill(valkey.process.pid, signal.SIGSTOP)
+    hold(valkey.process.pid)
     assert max(await costs(caller, 1, "held")) < 300 + max(well)
     assert sorted(await costs(caller, 50, "held, the next ones"))[25] < 20
     os.kill(valkey.process.pid, signal.SIGCONT)

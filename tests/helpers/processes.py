@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,22 @@ ROOT = Path(__file__).resolve().parents[2]
 PRETEND = ROOT / "bus_worker" / "testing.py"
 STARTS_WITHIN = 40.0
 """Seconds; a start takes about two on an idle machine."""
+
+
+def hold(pid: int) -> None:
+    """SIGSTOP, and wait until every thread of it stands still: one may answer for a while yet."""
+    os.kill(pid, signal.SIGSTOP)
+    end = time.monotonic() + 5
+    while not all(map(_stands_still, Path(f"/proc/{pid}/task").iterdir())):
+        assert time.monotonic() < end, f"{pid} does not stop"
+        time.sleep(0.001)
+
+
+def _stands_still(task: Path) -> bool:
+    try:
+        return (task / "stat").read_text().rpartition(") ")[2][0] in "TtZX"
+    except FileNotFoundError:
+        return True
 
 
 class WorkerProcess:

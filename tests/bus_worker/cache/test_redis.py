@@ -19,6 +19,7 @@ from bus_worker.embedded import ValkeyServer, valkey_server
 from bus_worker.errors import BadSetting, Unavailable
 from bus_worker.settings import load_settings
 from tests.helpers.house import until
+from tests.helpers.processes import hold
 
 NOWHERE = "redis://:hush@127.0.0.1:1/0"
 
@@ -172,7 +173,7 @@ async def test_a_restart_between_two_questions_goes_unnoticed(valkey: ValkeyServ
 async def test_held_it_costs_one_timeout_and_then_nothing(valkey: ValkeyServer):
     async with opened(valkey.url) as cache:
         await put(cache)
-        os.kill(valkey.process.pid, signal.SIGSTOP)
+        hold(valkey.process.pid)
         try:
             first = await took(cache.get("a", 1))
             next_ones = [await took(cache.get("a", 1)) for _ in range(100)]
