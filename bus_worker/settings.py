@@ -215,6 +215,11 @@ class Settings(BaseModel):
     """Uploads that one key may have in hand at once on one gateway."""
     upload_timeout: float = Field(60.0, gt=0, allow_inf_nan=False)
     """Seconds that an upload may take to arrive."""
+    openai_models: Listed = (
+        "whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe",
+        "gpt-4o-mini-transcribe-2025-12-15",
+    )  # fmt: skip
+    """Names of OpenAI's that mean the default model to the gateway."""
     cors_origins: Listed = ("http://localhost:3000",)
     """Web pages of these origins may call the gateway from a browser; `*` lets all."""
 

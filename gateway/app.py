@@ -22,6 +22,7 @@ from gateway.door import Door
 from gateway.errors import Errors, error_response, ours
 from gateway.keys import Keys
 from gateway.metrics import Metrics
+from gateway.openai.routes import routes as openai_routes
 from gateway.transcribe import transcribe
 
 __all__ = ["create_app"]
@@ -51,6 +52,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/metrics", health.metrics),
             Route("/cache", health.clear_cache, methods=["DELETE"]),
             Route("/transcribe", transcribe, methods=["POST"]),
+            *openai_routes,
         ],
         middleware=[
             Middleware(Door, metrics=metrics),
@@ -59,7 +61,7 @@ def create_app(settings: Settings) -> Starlette:
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["*"],
-                expose_headers=["X-Request-Id", "Retry-After", "X-Should-Retry"],
+                expose_headers=["X-Request-Id", "Retry-After", "X-Should-Retry", "X-Warning"],
             ),
             Middleware(Errors),
             Middleware(Keys, key=settings.api_key, most=settings.api_key_requests),

@@ -15,6 +15,7 @@ from bus_worker.errors import (
     NotFound,
     Unavailable,
 )
+from gateway.openai.errors import envelope as openai_envelope
 
 __all__ = ["Errors", "envelope", "error_response", "ours", "retry_headers"]
 
@@ -23,7 +24,6 @@ _log = logging.getLogger(__name__)
 AGAIN_AFTER: dict[type[BusWorkerError], int] = {Unavailable: 5}
 """Seconds after which asking again may help, where it is not one."""
 OPENAI = "/v1/"
-KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 def retry_headers(error: BusWorkerError) -> dict[str, str]:
@@ -37,15 +37,7 @@ def retry_headers(error: BusWorkerError) -> dict[str, str]:
 def envelope(path: str, error: BusWorkerError, request_id: str) -> dict[str, Any]:
     """The body that says what went wrong: ours, or OpenAI's where OpenAI's clients ask."""
     if path.startswith(OPENAI):
-        kind = "server_error" if error.status >= 500 else "invalid_request_error"  # noqa: PLR2004
-        return {
-            "error": {
-                "message": error.message,
-                "type": KINDS.get(error.status, kind),
-                "param": error.details.get("field"),
-                "code": error.code,
-            }
-        }
+        return openai_envelope(error)
     return {
         "error": {
             "code": error.code,

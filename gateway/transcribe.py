@@ -16,7 +16,7 @@ from bus_worker.requests import Options, refusal
 from gateway.errors import envelope
 from gateway.hangup import until_left
 from gateway.sse import event, event_stream
-from gateway.uploads import Upload, receive
+from gateway.uploads import receive
 
 __all__ = ["Fields", "confidence", "read_fields", "reply", "transcribe"]
 
@@ -46,7 +46,7 @@ async def transcribe(request: Request) -> Response:
     asked = {
         **fields.asked(),
         "request_id": request.state.request_id,
-        "format": _hint(upload),
+        "format": upload.hint,
     }
     if fields.stream or "text/event-stream" in request.headers.get("accept", ""):
         source = _events(client.stream(upload.audio, **asked))
@@ -103,10 +103,3 @@ def read_fields(given: Mapping[str, tuple[str, ...]]) -> Fields:
     except ValidationError as exc:
         where = exc.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
         raise BadRequest(*refusal(exc), field=str(where[0])[:100] if where else None) from exc
-
-
-def _hint(upload: Upload) -> str | None:
-    """What its sender says the audio is: a media type, else the name's ending."""
-    if upload.content_type and upload.content_type.startswith(("audio/", "video/")):
-        return upload.content_type[:100]
-    return (upload.filename or "").rpartition(".")[2][:100] or None

@@ -40,6 +40,13 @@ class Upload:
     content_type: str | None
     fields: Mapping[str, tuple[str, ...]]
 
+    @property
+    def hint(self) -> str | None:
+        """What its sender says the audio is: a media type, else the name's ending."""
+        if self.content_type and self.content_type.startswith(("audio/", "video/")):
+            return self.content_type[:100]
+        return (self.filename or "").rpartition(".")[2][:100] or None
+
 
 async def receive(request: Request, client: TranscribeClient, *, limit: int) -> Upload:
     """Read an upload to its end; what of it lies on the bus stays there until the request is over.

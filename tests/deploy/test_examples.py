@@ -12,8 +12,10 @@ import numpy as np
 from bus_worker.loader import find_stages
 from bus_worker.pipeline import Pipeline
 from bus_worker.plugin import Draft, NoOptions, stage
-from bus_worker.testing import draft_of, run_stage
+from bus_worker.testing import draft_of, pretend, run_stage
+from plugins.tidy import tidy
 from tests.helpers.docs import ROOT
+from tests.helpers.gateway import gateway
 from tests.helpers.house import Workers
 from tests.helpers.tones import tone, wav_bytes
 
@@ -79,18 +81,36 @@ async def test_the_page_on_plugins_opens_a_stage_as_it_says(tmp_path):
     assert draft.text == "dear John"
 
 
-async def test_the_readmes_python_program_prints_the_transcript(
-    workers: Workers, tmp_path: Path
-) -> None:
-    await workers.start(slots=1, seconds=0.05)
-    (tmp_path / "hello.wav").write_bytes(wav_bytes(tone(0.5)))
-    (code,) = (block for block in blocks("README.md") if "TranscribeClient" in block)
-    program = code.replace("nats://localhost:4222", workers.server.url)
-    assert program != code
+async def printed(program: str, folder: Path) -> list[str]:
+    """The lines that a program prints, run where there is a `hello.wav`."""
+    (folder / "hello.wav").write_bytes(wav_bytes(tone(0.5)))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, cwd=tmp_path,
+        sys.executable, "-c", program, cwd=folder,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, err) == (0, b"")
-    assert out.decode().splitlines() == ["16044 bytes", "0  part 0"]
+    return out.decode().splitlines()
+
+
+async def test_the_readmes_python_program_prints_the_transcript(
+    workers: Workers, tmp_path: Path
+) -> None:
+    await workers.start(slots=1, seconds=0.05)
+    (code,) = (block for block in blocks("README.md") if "TranscribeClient" in block)
+    program = code.replace("nats://localhost:4222", workers.server.url)
+    assert program != code
+    assert await printed(program, tmp_path) == ["16044 bytes", "0  part 0"]
+
+
+async def test_the_readmes_openai_program_prints_the_text_and_its_events(
+    workers: Workers, tmp_path: Path
+) -> None:
+    await workers.start(pretend, tidy, segments=2, seconds=0.05)
+    (code,) = (block for block in blocks("README.md") if "OpenAI(" in block)
+    async with gateway(workers.server.url) as door:
+        program = code.replace("http://localhost:8000", door.url)
+        assert program != code
+        assert await printed(program, tmp_path) == [
+            "part 0 part 1", *["transcript.text.delta"] * 2, "transcript.text.done",
+        ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Everything under /v1: OpenAI's audio API, to the letter."""
