@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.helpers.gateway import Gateway
+from tests.helpers.gateway import Gateway, gateway
+from tests.helpers.house import Workers
 from tests.helpers.node import installed, run_node
 from tests.helpers.tones import tone, wav_bytes
+from tests.helpers.trouble import reluctant
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,20 +32,26 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed(folder, "ci")
 
 
+async def driven(packages: Path, door: Gateway, *cases: str) -> Results:
+    """What cases gave, and how many requests each took."""
+    (packages / "clip.wav").write_bytes(wav_bytes(tone(0.2)))
+    status, out, complaint = await run_node(packages, DRIVER, door.url, "clip.wav", *cases)
+    assert status == 0, complaint
+    told: Results = json.loads(out)
+    return told
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def results(packages: Path, door: Gateway) -> Results:
     """What every case gave."""
-    (packages / "clip.wav").write_bytes(wav_bytes(tone(0.2)))
-    status, out, complaint = await run_node(packages, DRIVER, door.url, "clip.wav")
-    assert status == 0, complaint
-    told: Results = json.loads(out)
+    told = await driven(packages, door)
     # Nothing of this helps to be sent again.
     assert [name for name, case in told.items() if case["requests"] != 1] == []
     return {name: case["gave"] for name, case in told.items()}
 
 
 async def test_every_format_comes_as_the_package_promises(results: Results):
-    assert results["json"]["text"] == TEXT
+    assert results["json"]["text"] == results["from_memory"]["text"] == TEXT
     assert results["text"] == f"{TEXT}\n"
     assert results["srt"].startswith("1\n00:00:00,000 --> 00:00:01,000\npart 0\n\n2\n")
     assert results["vtt"].startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.000\npart 0\n\n")
@@ -103,3 +111,13 @@ async def test_the_ai_sdk_reads_our_errors(results: Results):
     error = results["ai_sdk_no_such_model"]
     assert (error["error"], error["statusCode"]) == ("APICallError", 404)
     assert error["message"] == "no worker serves 'huge'; served: pretend"
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_both_ask_again_when_there_was_no_room(packages: Path, workers: Workers):
+    await workers.start(reluctant())
+    async with gateway(workers.server.url) as door:
+        told = await driven(packages, door, "from_memory", "ai_sdk")
+    assert [(case["gave"]["text"], case["requests"]) for case in told.values()] == [
+        ("asked 2 times", 2), ("asked 4 times", 2),
+    ]  # fmt: skip

@@ -1,6 +1,5 @@
 """The `openai` package for Python against the gateway."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,12 +13,9 @@ from openai.types.audio import (
     TranscriptionVerbose,
 )
 
-from bus_worker.errors import Failed
-from bus_worker.plugin import Draft, NoOptions, stage
-from bus_worker.testing import pretend, segment
-from plugins.tidy import tidy
 from tests.helpers.gateway import Gateway, gateway
-from tests.helpers.house import Workers
+from tests.helpers.house import Workers, until
+from tests.helpers.trouble import broken, reluctant
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -166,10 +162,10 @@ def counted() -> Counted:
 
 
 @pytest.fixture
-async def impatient(workers: Workers, counted: Counted) -> AsyncIterator[AsyncOpenAI]:
-    """The vendor's client of a gateway whose requests wait for room for a moment only."""
+async def stranger(workers: Workers, counted: Counted) -> AsyncIterator[AsyncOpenAI]:
+    """The vendor's client of a gateway without a key, to workers of the test's own."""
     async with (
-        gateway(workers.server.url, request_timeout=0.5) as door,
+        gateway(workers.server.url) as door,
         httpx2.AsyncClient(transport=counted) as http,
         AsyncOpenAI(base_url=f"{door.url}/v1", api_key="any", http_client=http) as client,
     ):
@@ -178,47 +174,54 @@ async def impatient(workers: Workers, counted: Counted) -> AsyncIterator[AsyncOp
 
 @pytest.mark.asyncio(loop_scope="function")
 async def test_the_sdk_asks_again_when_there_was_no_room(
-    workers: Workers, counted: Counted, impatient: AsyncOpenAI
+    workers: Workers, counted: Counted, stranger: AsyncOpenAI
 ):
-    await workers.start(pretend, tidy, seconds=0.01)
-    holder = await workers.client()
-    holding = asyncio.create_task(
-        holder.transcribe(b"x", stages={"pretend": {"seconds": 1.2}}), name="holding"
-    )
-    heard = await impatient.audio.transcriptions.create(file=CLIP, model="whisper-1")
-    assert heard.text == "part 0"
+    await workers.start(reluctant())
+    heard = await stranger.audio.transcriptions.create(file=CLIP, model="whisper-1")
+    assert heard.text == "asked 2 times"
     assert counted.statuses == [503, 200]
-    await holding
 
 
 @pytest.mark.asyncio(loop_scope="function")
 async def test_the_sdk_does_not_ask_again_where_it_does_not_help(
-    workers: Workers, counted: Counted, impatient: AsyncOpenAI
+    workers: Workers, counted: Counted, stranger: AsyncOpenAI
 ):
     await workers.start(broken)
     with pytest.raises(sdk.InternalServerError) as caught:
-        await impatient.audio.transcriptions.create(file=CLIP, model="whisper-1")
+        await stranger.audio.transcriptions.create(file=CLIP, model="whisper-1")
     assert (caught.value.type, caught.value.code) == ("server_error", "failed")
-    assert "the model failed on this audio" in caught.value.message
     assert counted.statuses == [500]
-
-
-@stage(gives=("segments", "text"))
-async def broken(draft: Draft, _: NoOptions) -> None:
-    """Say one thing, then fail."""
-    draft.emit(segment(" Ask not"))
-    await asyncio.sleep(0.05)
-    raise Failed("the model failed on this audio")
 
 
 @pytest.mark.asyncio(loop_scope="function")
 async def test_an_error_inside_a_stream_is_the_sdks_exception(
-    workers: Workers, impatient: AsyncOpenAI
+    workers: Workers, stranger: AsyncOpenAI
 ):
     await workers.start(broken)
-    stream = await impatient.audio.transcriptions.create(file=CLIP, model="whisper-1", stream=True)
-    said = []
+    stream = await stranger.audio.transcriptions.create(file=CLIP, model="whisper-1", stream=True)
+    events = aiter(stream)
+    assert (await anext(events)).type == "transcript.text.delta"
     with pytest.raises(sdk.APIError) as caught:
-        said.extend([event async for event in stream])
+        await anext(events)
     assert (caught.value.type, caught.value.code) == ("server_error", "failed")
     assert "the model failed on this audio" in caught.value.message
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_who_leaves_a_stream_takes_the_work_along(workers: Workers, stranger: AsyncOpenAI):
+    service = await workers.start(seconds=20, segments=100)
+    stream = await stranger.audio.transcriptions.create(file=CLIP, model="whisper-1", stream=True)
+    assert (await anext(aiter(stream))).type == "transcript.text.delta"
+    await stream.close()
+    await until(lambda: service.counts["cancelled"] == 1)
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_who_has_no_more_patience_takes_the_work_along(
+    workers: Workers, stranger: AsyncOpenAI
+):
+    service = await workers.start(seconds=20)
+    hasty = stranger.with_options(timeout=0.3, max_retries=0)
+    with pytest.raises(sdk.APITimeoutError):
+        await hasty.audio.transcriptions.create(file=CLIP, model="whisper-1")
+    await until(lambda: service.counts["cancelled"] == 1)
