@@ -16,8 +16,8 @@ from gateway.hangup import until_left
 
 __all__ = ["event", "event_stream"]
 
-PLAIN_FOR = 1.0
-"""Seconds in which an error is still an answer of its own; after them the stream begins."""
+PLAIN_FOR = 2.5
+"""Seconds in which an error is still an answer of its own (that nobody serves a model takes one to find out)."""
 BEAT = 5.0
 """Seconds of silence after which a comment says that work goes on: proxies cut silent lines."""
 READ_WITHIN = 30.0

@@ -4,9 +4,9 @@ import re
 from typing import Any
 
 from bus_worker.errors import BadRequest, BusWorkerError
-from gateway.openai.schemas import Envelope, Problem
+from gateway.openai.schemas import Envelope, Fault
 
-__all__ = ["envelope", "refused"]
+__all__ = ["CODES", "envelope", "refused"]
 
 CODES = {
     "audio_too_long": "invalid_value",
@@ -46,7 +46,7 @@ def refused(message: str, param: str, reason: str = "invalid_value") -> BadReque
 def envelope(error: BusWorkerError) -> dict[str, Any]:
     """The body of an error's answer."""
     message, param = _own_words(error.message)
-    problem = Problem(
+    problem = Fault(
         message=message,
         type=_type(error),
         param=error.details.get("field") or param or PARAMS.get(error.code),

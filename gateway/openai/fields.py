@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bus_worker.errors import BadRequest
 from bus_worker.requests import Options, refusal
@@ -40,6 +40,12 @@ REASONS = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_
 F = TypeVar("F", bound="TranslationForm")
 
 
+def _truth(text: str) -> bool | str:
+    """`true` or `false` as the SDKs write them, in any case; not the other words that pydantic knows."""
+    words = {"true": True, "false": False}
+    return words.get(text.lower(), "neither")
+
+
 class TranslationForm(BaseModel):
     """What `POST /v1/audio/translations` takes beside `file`."""
 
@@ -47,7 +53,7 @@ class TranslationForm(BaseModel):
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    model: Annotated[str, Field(min_length=1, max_length=200)]
+    model: Annotated[str, Field(min_length=1, max_length=200, examples=["whisper-1"])]
     """A model that a worker serves (`GET /v1/models`), or one of OpenAI's names for the default one."""
     prompt: str | None = None
     """Text that came before, for style and spelling."""
@@ -68,7 +74,7 @@ class TranscriptionForm(TranslationForm):
     """ISO-639-1 code of the language spoken; detected when not given."""
     languages: list[str] = Field(default_factory=list)
     """Languages that may be spoken; one is taken as `language`, among several the engine detects freely."""
-    stream: bool = False
+    stream: Annotated[bool, BeforeValidator(_truth)] = False
     """Answer with server-sent events while the audio is decoded; needs response_format json or text."""
     timestamp_granularities: list[Literal["word", "segment"]] = Field(default_factory=list)
     """What has times in verbose_json; not given: segments."""

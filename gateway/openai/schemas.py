@@ -8,10 +8,10 @@ __all__ = [
     "Delta",
     "Done",
     "Envelope",
+    "Fault",
     "Language",
     "Model",
     "ModelList",
-    "Problem",
     "Seconds",
     "Transcription",
     "Translation",
@@ -120,7 +120,7 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
-class Problem(BaseModel):
+class Fault(BaseModel):
     """What is wrong."""
 
     message: str
@@ -132,4 +132,4 @@ class Problem(BaseModel):
 class Envelope(BaseModel):
     """An error's body."""
 
-    error: Problem
+    error: Fault

@@ -62,7 +62,7 @@ async def test_a_long_silence_is_filled_with_signs_of_life(slow_house):
     async with door.caller() as http:
         answer = await http.post(
             "/transcribe", files={"file": bytes(100)},
-            data={"stream": "1", "stages": '{"pretend": {"seconds": 1.3}}'},
+            data={"stream": "1", "stages": '{"pretend": {"seconds": 2.8}}'},
         )  # fmt: skip
     assert answer.text.startswith(": working\n\n")
     assert events(answer.text)[-1][0] == "transcript"

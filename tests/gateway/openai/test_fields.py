@@ -88,7 +88,7 @@ def test_the_chunking_strategy_may_be_an_object(fields: dict[str, str]):
     assert asked.warnings == ()
 
 
-@pytest.mark.parametrize("yes", ["true", "True", "1"])
+@pytest.mark.parametrize("yes", ["true", "True", "TRUE"])
 def test_a_stream_is_asked_for_in_any_spelling(yes: str):
     assert read_transcription(form(stream=yes)).stream
     assert not read_transcription(form(stream="false")).stream
@@ -111,6 +111,7 @@ def test_a_stream_is_asked_for_in_any_spelling(yes: str):
         ({"temperature": "1.5"}, "temperature", "invalid_value"),
         ({"temperature": "nan"}, "temperature", "invalid_value"),
         ({"stream": "perhaps"}, "stream", "invalid_value"),
+        ({"stream": "1"}, "stream", "invalid_value"),
         ({"language": "english"}, "language", "invalid_language_format"),
         ({"language": "en-US"}, "language", "invalid_language_format"),
         ({"languages": ("en", "xx")}, "languages", "invalid_language_format"),
