@@ -23,6 +23,7 @@ from gateway.errors import Errors, error_response, ours
 from gateway.keys import Keys
 from gateway.metrics import Metrics
 from gateway.openai.description import OPENAI
+from gateway.openai.errors import envelope as openai_envelope
 from gateway.openai.routes import routes as openai_routes
 from gateway.openapi import NATIVE, document
 from gateway.transcribe import transcribe
@@ -73,7 +74,9 @@ def create_app(settings: Settings) -> Starlette:
         exception_handlers={HTTPException: _refused},
         lifespan=_lifespan,
     )
+    app.router.redirect_slashes = False  # nobody is sent to where a Host header says
     app.state.metrics = metrics
+    app.state.envelopes = {"/v1/": openai_envelope}
     app.state.openapi = document(NATIVE, OPENAI, keyed=settings.api_key is not None)
     app.state.settings = settings
     app.state.client = make_client(settings, "gateway")

@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from bus_worker.errors import BadRequest, BusWorkerError, RequestTimeout
 from gateway.errors import envelope, retry_headers
 
-__all__ = ["Connection", "bound_silence"]
+__all__ = ["Connection", "prepare"]
 
 HEAD_WITHIN = 10.0
 """Seconds in which a head must be there, from the first byte or from the connection on."""
@@ -112,7 +112,7 @@ class Connection(HttpToolsProtocol):
 
 def _answer(error: BusWorkerError) -> bytes:
     request_id = secrets.token_hex(8)
-    body = json.dumps(envelope("/", error, request_id)).encode()
+    body = json.dumps(envelope(error, request_id)).encode()
     headers = {
         "content-type": "application/json",
         "content-length": str(len(body)),
@@ -124,8 +124,10 @@ def _answer(error: BusWorkerError) -> bytes:
     return STATUS_LINE[error.status] + lines.encode() + b"\r\n" + body
 
 
-def bound_silence(sock: socket.socket) -> None:
-    """Have the system end connections whose other side is gone, or takes nothing (those accepted inherit it)."""
+def prepare(sock: socket.socket) -> None:
+    """Have the system end connections whose other side is gone or takes nothing; those accepted inherit it."""
+    # asyncio would set it only where the socket was made with IPPROTO_TCP: 40 ms an answer without.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in {
         "TCP_KEEPIDLE": SILENT_FOR,

@@ -1,6 +1,8 @@
 """An error as HTTP: which envelope, which status, when to ask again."""
 
 import logging
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -15,15 +17,15 @@ from bus_worker.errors import (
     NotFound,
     Unavailable,
 )
-from gateway.openai.errors import envelope as openai_envelope
 
 __all__ = ["Errors", "envelope", "error_response", "ours", "retry_headers"]
 
 _log = logging.getLogger(__name__)
 
+Envelope = Callable[[BusWorkerError], dict[str, Any]]
+
 AGAIN_AFTER: dict[type[BusWorkerError], int] = {Unavailable: 5}
 """Seconds after which asking again may help, where it is not one."""
-OPENAI = "/v1/"
 
 
 def retry_headers(error: BusWorkerError) -> dict[str, str]:
@@ -34,10 +36,8 @@ def retry_headers(error: BusWorkerError) -> dict[str, str]:
     return {"X-Should-Retry": "true", "Retry-After": str(after)}
 
 
-def envelope(path: str, error: BusWorkerError, request_id: str) -> dict[str, Any]:
-    """The body that says what went wrong: ours, or OpenAI's where OpenAI's clients ask."""
-    if path.startswith(OPENAI):
-        return openai_envelope(error)
+def envelope(error: BusWorkerError, request_id: str) -> dict[str, Any]:
+    """The body that says what went wrong."""
     return {
         "error": {
             "code": error.code,
@@ -52,10 +52,13 @@ def envelope(path: str, error: BusWorkerError, request_id: str) -> dict[str, Any
 def error_response(
     scope: Scope, error: BusWorkerError, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """An error as an answer."""
-    request_id = scope.get("state", {}).get("request_id", "")
+    """An error as an answer; the app's state has `envelopes` for paths that have one of their own."""
+    others: Mapping[str, Envelope] = scope["app"].state.envelopes
+    path = f"{scope['path']}/"
+    found = (other for beginning, other in others.items() if path.startswith(beginning))
+    write = next(found, partial(envelope, request_id=scope["state"]["request_id"]))
     return JSONResponse(
-        envelope(scope["path"], error, request_id),
+        write(error),
         status_code=error.status,
         headers={**retry_headers(error), **(headers or {})},
     )

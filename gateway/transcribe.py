@@ -64,7 +64,7 @@ async def _events(stream: TranscriptStream) -> AsyncGenerator[bytes]:
 
 
 def _error(request: Request, error: BusWorkerError) -> bytes:
-    return event(envelope(request.url.path, error, request.state.request_id), "error")
+    return event(envelope(error, request.state.request_id), "error")
 
 
 def reply(transcript: Transcript) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from bus_worker.errors import BadRequest
 from bus_worker.requests import Options, refusal
 from gateway.openai.chunking import PART, ServerVad, read_chunking
 from gateway.openai.errors import refused
-from gateway.openai.languages import LANGUAGES
+from gateway.openai.languages import LANGUAGES, WRITTEN
 
 __all__ = [
     "Asked",
@@ -156,6 +156,7 @@ def _language(form: TranscriptionForm) -> tuple[str | None, list[str]]:
 
 def _known_language(given: str, param: str) -> str:
     code = given.strip().lower()
+    code = WRITTEN.get(code, code)
     if code not in LANGUAGES:
         raise refused(
             f"'{param}': {given[:20]!r} is no ISO-639-1 code that Whisper knows, such as 'en'",
@@ -228,4 +229,6 @@ def _wrong(exc: ValidationError) -> BadRequest:
     if name == "response_format":
         reason = "unsupported_value"
     (message,) = refusal(exc)
+    if first["type"] == "missing":
+        message = f"you must provide a {name} parameter"
     return refused(message.replace("'hotwords", "'keywords"), NAMED.get(name, name), reason)

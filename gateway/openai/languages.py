@@ -1,6 +1,6 @@
 """The languages that Whisper knows, by the names that OpenAI's API calls them."""
 
-__all__ = ["LANGUAGES", "language_name"]
+__all__ = ["LANGUAGES", "WRITTEN", "language_name"]
 
 LANGUAGES = {
     "af": "afrikaans", "am": "amharic", "ar": "arabic", "as": "assamese", "az": "azerbaijani",
@@ -24,6 +24,8 @@ LANGUAGES = {
     "uz": "uzbek", "vi": "vietnamese", "yi": "yiddish", "yo": "yoruba", "yue": "cantonese",
     "zh": "chinese",
 }  # fmt: skip
+WRITTEN = {"jv": "jw", "nb": "no"}
+"""Codes of ISO-639-1 that Whisper writes otherwise."""
 
 
 def language_name(code: str | None) -> str:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -13,13 +14,16 @@ from typing import Any
 
 import httpx2
 import pytest
+import soundfile
 
 from bus_worker.client import TranscribeClient
 from bus_worker.embedded import NatsServer
 from bus_worker.errors import Unavailable
 from bus_worker.inbox import WorkerInfo
+from tests.helpers.clips import words
 from tests.helpers.house import until
 from tests.helpers.shell import NOBODY, PRETEND, ROOT, shell, start
+from tests.helpers.tones import encode
 
 STARTS_WITHIN = 40.0
 LEAVES_WITHIN = 15.0
@@ -350,6 +354,30 @@ JFK = (
 )
 
 
+async def curl_as_the_readme_shows(speech: Path, house: House, folder: Path) -> None:
+    """Every line of the page, with a wav; and the first with what browsers and phones record."""
+    commands = re.findall(
+        r"^curl -.*/transcribe.*$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert len(commands) == 4
+    door = house.find(r"^gateway +pid \d+ +(http://\S+)$")
+    shutil.copy(speech / "clips" / "jfk-wav.wav", folder / "hello.wav")
+    samples, rate = soundfile.read(folder / "hello.wav", dtype="float32")
+    for kind in ("webm-live", "m4a"):
+        (folder / kind).write_bytes(encode(samples, rate, kind))
+        commands.append(commands[0].replace("hello.wav", kind))
+    for command in commands:
+        process = await asyncio.create_subprocess_shell(
+            command.replace("http://localhost:8000", door).replace("curl", "curl -sS", 1),
+            cwd=folder,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        said, _ = await process.communicate()
+        *_, answer = re.findall(r"\{.*\}", said.decode())
+        assert process.returncode == 0
+        assert words(json.loads(answer)["text"]) == words(JFK), command
+
+
 @pytest.mark.timeout(180)
 async def test_spoken_clips_come_back_as_words(speech: Path, up, tmp_path: Path):
     clips = [str(speech / "clips" / f"jfk-{kind}.{kind}") for kind in ("wav", "mp3", "flac")]
@@ -367,6 +395,7 @@ async def test_spoken_clips_come_back_as_words(speech: Path, up, tmp_path: Path)
         words = [word for segment in answer["segments"] for word in segment["words"]]
         assert len(words) == len(JFK.split())
         assert answer["language"] == "en"
+    await curl_as_the_readme_shows(speech, house, tmp_path)
     house.process.send_signal(signal.SIGINT)
     assert await house.ended() == 0
     local = await shell("transcribe", "--local", clips[0], cwd=tmp_path, limit=60)

@@ -1,6 +1,7 @@
 """`bus-gateway` as it really runs."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -52,8 +53,7 @@ async def test_it_says_where_it_listens_and_finishes_what_it_has_in_hand(
 ):
     service = await workers.start(seconds=1.0)
     async with started(tmp_path, NATS_URL=bus_server.url, DEFAULT_MODEL="pretend") as process:
-        line = await until_said(process, "listening on http://127.0.0.1:")
-        url = line.partition("listening on ")[2].partition('"')[0]
+        url = json.loads(await until_said(process, '"event": "ready"'))["url"]
         async with httpx2.AsyncClient(base_url=url, trust_env=False) as http:
             asked = asyncio.create_task(http.post("/transcribe", files={"file": bytes(100)}))
             await until(lambda: service.credits.busy)
@@ -67,7 +67,7 @@ async def test_it_says_where_it_listens_and_finishes_what_it_has_in_hand(
 async def test_an_open_door_beyond_loopback_is_warned_of(tmp_path: Path, host: str, warned: bool):  # noqa: FBT001
     async with started(tmp_path, API_HOST=host) as process:
         said = ""
-        while "listening" not in said:
+        while '"ready"' not in said:
             said += (await process.stderr.readline()).decode()
     assert ("API_KEY is not set" in said) is warned
 

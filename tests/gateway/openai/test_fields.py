@@ -33,6 +33,7 @@ def test_a_model_alone_is_enough():
     [
         ({"language": "de"}, {"language": "de"}),
         ({"language": " EN "}, {"language": "en"}),
+        ({"language": "jv"}, {"language": "jw"}),
         ({"languages": ("de",)}, {"language": "de"}),
         ({"language": "de", "languages": ("de", "DE")}, {"language": "de"}),
         ({"prompt": "Fellow Americans"}, {"prompt": "Fellow Americans"}),

@@ -1,5 +1,7 @@
 """The `openai` package for Python against the gateway."""
 
+import asyncio
+import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -191,6 +193,37 @@ async def test_the_sdk_does_not_ask_again_where_it_does_not_help(
         await stranger.audio.transcriptions.create(file=CLIP, model="whisper-1")
     assert (caught.value.type, caught.value.code) == ("server_error", "failed")
     assert counted.statuses == [500]
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_a_key_with_too_much_in_hand_is_a_rate_limit_error(workers: Workers):
+    service = await workers.start(seconds=20, slots=2)
+    async with (
+        gateway(workers.server.url, api_key_requests=1) as door,
+        AsyncOpenAI(base_url=f"{door.url}/v1", api_key="any", max_retries=0) as client,
+    ):
+        ask = functools.partial(client.audio.transcriptions.create, file=CLIP, model="whisper-1")
+        first = asyncio.create_task(ask(), name="first")
+        await until(lambda: service.credits.busy)
+        with pytest.raises(sdk.RateLimitError) as caught:
+            await ask()
+        first.cancel()
+        await asyncio.wait({first})
+    assert (caught.value.type, caught.value.code) == ("rate_limit_error", "rate_limit_exceeded")
+    assert int(caught.value.response.headers["retry-after"]) >= 1
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_an_answer_that_comes_too_late_is_a_server_error_to_ask_for_again(workers: Workers):
+    await workers.start(seconds=20)
+    async with (
+        gateway(workers.server.url, request_timeout=0.3) as door,
+        AsyncOpenAI(base_url=f"{door.url}/v1", api_key="any", max_retries=0) as client,
+    ):
+        with pytest.raises(sdk.InternalServerError) as caught:
+            await client.audio.transcriptions.create(file=CLIP, model="whisper-1")
+    assert (caught.value.status_code, caught.value.code) == (504, "deadline_exceeded")
+    assert caught.value.response.headers["x-should-retry"] == "true"
 
 
 @pytest.mark.asyncio(loop_scope="function")

@@ -95,7 +95,8 @@ async def test_a_body_that_is_no_form_is_refused(door: Gateway):
 
 
 async def test_errors_of_the_road_have_the_envelope_too(door: Gateway):
-    assert (await refusal(door, (), path="/v1/nothing"))[0] == 404
+    for path in ("/v1/nothing", "/v1", f"{TRANSCRIPTIONS}/"):
+        assert (await refusal(door, (), path=path))[0] == 404
     assert (await refusal(door, (), path="/v1/models"))[0] == 405
     status, error = await refusal(door, (MODEL, WAV), Authorization="Bearer wrong")
     assert (status, error["code"]) == (401, "invalid_api_key")
