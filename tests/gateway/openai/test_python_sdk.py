@@ -15,6 +15,9 @@ from openai.types.audio import (
     TranscriptionVerbose,
 )
 
+from bus_worker.testing import pretend
+from gateway import sse
+from plugins.tidy import tidy
 from tests.helpers.gateway import Gateway, gateway
 from tests.helpers.house import Workers, until
 from tests.helpers.trouble import broken, reluctant
@@ -238,6 +241,19 @@ async def test_an_error_inside_a_stream_is_the_sdks_exception(
         await anext(events)
     assert (caught.value.type, caught.value.code) == ("server_error", "failed")
     assert "the model failed on this audio" in caught.value.message
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_signs_of_life_are_no_events(
+    workers: Workers, stranger: AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sse, "PLAIN_FOR", 0.01)
+    monkeypatch.setattr(sse, "BEAT", 0.05)
+    await workers.start(pretend, tidy, seconds=0.5)
+    stream = await stranger.audio.transcriptions.create(file=CLIP, model="whisper-1", stream=True)
+    assert [event.type async for event in stream] == [
+        "transcript.text.delta", "transcript.text.done",
+    ]  # fmt: skip
 
 
 @pytest.mark.asyncio(loop_scope="function")
