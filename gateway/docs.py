@@ -48,7 +48,7 @@ def _page(said: Mapping[str, Any]) -> Iterator[str]:
 
 def _operation(method: str, path: str, what: Mapping[str, Any]) -> Iterator[str]:
     yield f"<section><h2><span>{escape(method.upper())}</span> <code>{escape(path)}</code></h2>"
-    yield f"<p>{escape(what['summary'])}. {escape(what.get('description', ''))}</p>"
+    yield f"<p>{escape(what['summary'])}. {_text(what.get('description', ''))}</p>"
     content = what.get("requestBody", {}).get("content", {})
     form = content.get("multipart/form-data", {}).get("schema", {})
     if form:
