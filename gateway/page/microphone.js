@@ -6,6 +6,8 @@ const TYPES = ["audio/webm;codecs=opus", "audio/mp4", "audio/ogg;codecs=opus"];
 const SHOUT = 0.4; // RMS of a voice at the microphone's limit
 const WHISPER = 0.02; // a clip less loud than this is drawn less high
 const MOST = 32e6; // bytes of a clip that is decoded for its ribbon
+const SLICE = 0.2; // seconds from one piece of a recording to the next
+const SLACK = 0.5; // seconds before the limit at which a recording ends: what comes late counts too
 const ENDINGS = { "audio/webm": "webm", "audio/mp4": "m4a", "audio/ogg": "ogg" };
 
 function refused(error) {
@@ -14,8 +16,8 @@ function refused(error) {
   return new Trouble("microphone_failed", { message: error.message });
 }
 
-// Starts at once. `level()` is 0 to 1; `stop()` gives { audio, name }; `discard()` gives nothing.
-export async function record() {
+// Starts at once, and ends by itself after `limit` seconds. `level()` is 0 to 1; `stop()` gives { audio, name }.
+export async function record(limit) {
   if (!navigator.mediaDevices?.getUserMedia || !globalThis.MediaRecorder) throw new Trouble("microphone_insecure");
   let stream;
   try {
@@ -26,11 +28,15 @@ export async function record() {
   const type = TYPES.find((each) => MediaRecorder.isTypeSupported(each));
   const recorder = new MediaRecorder(stream, type ? { mimeType: type } : {});
   const parts = [];
-  recorder.ondataavailable = ({ data }) => data.size && parts.push(data);
+  recorder.ondataavailable = ({ data }) => {
+    parts.push(data);
+    if (seconds() > limit - SLACK && recorder.state === "recording") recorder.stop();
+  };
   const ended = new Promise((resolve) => recorder.addEventListener("stop", resolve, { once: true }));
   const meter = listen(stream);
-  recorder.start();
   const began = performance.now();
+  const seconds = () => (performance.now() - began) / 1000;
+  recorder.start(SLICE * 1000); // its events come in time also where timers do not: in a tab behind others
   const halt = async () => {
     if (recorder.state !== "inactive") recorder.stop();
     await ended;
@@ -40,7 +46,7 @@ export async function record() {
   return {
     level: meter.level,
     ended, // also when the microphone is pulled out
-    seconds: () => (performance.now() - began) / 1000,
+    seconds,
     discard: halt,
     async stop() {
       await halt();

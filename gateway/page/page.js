@@ -13,7 +13,7 @@ const MAX_BYTES = Number(document.body.dataset.maxBytes);
 const MAX_SECONDS = Number(document.body.dataset.maxSeconds);
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
-let clip = null; // { audio, name, buffer, asked } - what was recorded or chosen
+let clip = null; // { audio, name, buffer, asked, hopeless } - what was recorded or chosen
 let transcript = null;
 let recording = null;
 let stopAsking = null; // cancels the request under way
@@ -48,7 +48,7 @@ function say(words) {
 function offerAgain() {
   const changed = JSON.stringify(choices()) !== JSON.stringify(clip?.asked);
   const offered = !$("trouble").hidden && !$("retry").hidden;
-  $("again").hidden = offered || !(state() === "held" || (state() === "result" && changed));
+  $("again").hidden = offered || clip?.hopeless || !(state() === "held" || (state() === "result" && changed));
   $("again").textContent = state() === "held" ? "Transcribe" : "Transcribe again";
 }
 
@@ -103,7 +103,7 @@ function forget() {
   unload();
   [clip, transcript] = [null, null];
   show([]);
-  $("name").textContent = $("facts").textContent = "";
+  $("name").textContent = $("facts").textContent = $("limit").textContent = "";
   $("transcript").hidden = $("take").hidden = true;
   band.clear();
 }
@@ -164,6 +164,7 @@ function finish(reply) {
 async function giveUp(error, mine) {
   enter("held", error.code === "cancelled" ? "Cancelled. Your recording is still here." : "Not transcribed.");
   if (error.code === "cancelled") return;
+  mine.hopeless = !explain(error.code ?? "").again;
   if (error.code === "unauthorized" && (await askForKey())) await ask(mine);
   else complain(error);
 }
@@ -190,7 +191,7 @@ async function startRecording() {
   rest();
   starting = true; // the browser may be asking; a disabled button would lose the focus
   try {
-    recording = await record();
+    recording = await record(MAX_SECONDS);
   } catch (error) {
     return complain(error);
   } finally {
@@ -198,7 +199,7 @@ async function startRecording() {
   }
   forget();
   const mine = recording;
-  mine.ended.then(() => recording === mine && stopRecording());
+  mine.ended.then(() => recording === mine && stopRecording()); // at the limit, or where the microphone is pulled out
   $("limit").textContent = ` / ${clock(MAX_SECONDS)}`;
   enter("recording", "Recording. Speak now.");
   watch(mine, [], performance.now());
@@ -213,7 +214,6 @@ function watch(mine, heights, loud) {
   $("clock").textContent = clock(mine.seconds());
   const silent = level > 0.05 ? 0 : performance.now() - loud;
   say(silent > 4000 ? "Nothing to be heard. Is this the right microphone?" : "Recording. Speak now.");
-  if (mine.seconds() >= MAX_SECONDS - 0.3) return stopRecording();
   setTimeout(watch, STILL.matches ? 250 : 100, mine, heights, silent ? loud : performance.now());
 }
 
@@ -230,14 +230,8 @@ async function cancel() {
   const mine = recording;
   recording = null;
   await mine?.discard();
-  clear();
-  enter("empty", "Discarded.");
-}
-
-function clear() {
   forget();
-  $("clock").textContent = clock(0);
-  $("limit").textContent = "";
+  enter("empty", "Discarded.");
 }
 
 // --- files ------------------------------------------------------------------------------------

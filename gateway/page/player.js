@@ -48,6 +48,7 @@ export function unload() {
   audio.removeAttribute("src");
   audio.load(); // lets go of the old sound, and of where it stood
   $("seek").hidden = true;
+  $("seek").max = 0;
 }
 
 export function rest() {

@@ -4,8 +4,7 @@ const PITCH = 5; // pixels from bar to bar
 const REST = 0.015; // a silent bar is a dot
 
 function ribbon(element) {
-  const svg = element.querySelector("svg");
-  const paths = [...svg.querySelectorAll("path")];
+  const layers = element.querySelectorAll("svg"); // the same bars three times: pale, inked, played
   const bars = () => Math.max(24, Math.floor(element.clientWidth / PITCH));
   let levels = () => []; // as many as fit
 
@@ -13,14 +12,16 @@ function ribbon(element) {
     const number = bars();
     const heights = levels(number);
     const rest = Array(Math.max(0, number - heights.length)).fill(0);
-    svg.setAttribute("viewBox", `0 0 ${number} 100`);
     const line = [...rest, ...heights]
       .map((level, at) => {
         const half = (REST + level * 0.95) * 46;
         return `M${at + 0.5} ${(50 - half).toFixed(1)}V${(50 + half).toFixed(1)}`;
       })
       .join("");
-    for (const path of paths) path.setAttribute("d", line);
+    for (const layer of layers) {
+      layer.setAttribute("viewBox", `0 0 ${number} 100`);
+      layer.firstElementChild.setAttribute("d", line);
+    }
   }
   new ResizeObserver(draw).observe(element);
   const share = (name, fraction) => element.style.setProperty(name, `${((1 - Math.min(1, Math.max(0, fraction))) * 100).toFixed(2)}%`);

@@ -71,6 +71,7 @@ async def test_what_is_spoken_is_written_and_taken_home_as_subtitles(
         await opened.until("result")
         assert "and so my fellow american" in words(await opened.written())
         assert "English" in await opened.text("#facts")
+        assert 3.5 < float(await opened.page.get_attribute("#seek", "max") or 0) < 10
         name, srt = await opened.download("Download SRT subtitles")
         assert name == "recording.srt"
         assert re.match(r"1\n00:00:0\d,\d{3} --> 00:00:0\d,\d{3}\n", srt)
@@ -168,6 +169,18 @@ async def test_a_file_that_is_no_audio_is_refused_in_plain_words(browser: Browse
         assert await opened.page.is_hidden("#retry")
         await opened.page.click("#dismiss")
         assert await opened.page.is_hidden("#trouble")
+        assert await opened.page.is_hidden("#again")
+
+
+async def test_a_recording_ends_by_itself_before_it_is_too_long(browser: Browser, house: Workers):
+    async with (
+        gateway(house.server.url, max_audio_duration=1.5) as door,
+        tab(browser, door.url) as opened,
+    ):
+        assert await opened.text("#status") == "Up to 2 seconds and 10 MB."
+        await opened.page.click("#record")
+        await opened.until("result")
+        assert 0.5 < float(await opened.page.get_attribute("#seek", "max") or 0) < 1.5
 
 
 async def test_a_microphone_that_may_not_be_used_is_called_that(browser: Browser, door: Gateway):
