@@ -17,11 +17,12 @@ from bus_worker.client import TranscribeClient
 from bus_worker.connection import make_client
 from bus_worker.errors import Unavailable
 from bus_worker.settings import Settings
-from gateway import health, page
+from gateway import docs, health, page
 from gateway.door import Door
 from gateway.errors import Errors, error_response, ours
 from gateway.keys import Keys
 from gateway.metrics import Metrics
+from gateway.openapi import NATIVE, document
 from gateway.transcribe import transcribe
 
 __all__ = ["create_app"]
@@ -51,6 +52,8 @@ def create_app(settings: Settings) -> Starlette:
             Route("/stats", health.stats),
             Route("/metrics", health.metrics),
             Route("/cache", health.clear_cache, methods=["DELETE"]),
+            Route("/openapi.json", docs.openapi),
+            Route("/docs", docs.docs),
             Route("/transcribe", transcribe, methods=["POST"]),
         ],
         middleware=[
@@ -69,6 +72,7 @@ def create_app(settings: Settings) -> Starlette:
         lifespan=_lifespan,
     )
     app.state.metrics = metrics
+    app.state.openapi = document(NATIVE, keyed=settings.api_key is not None)
     app.state.settings = settings
     app.state.client = make_client(settings, "gateway")
     return app

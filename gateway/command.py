@@ -5,20 +5,23 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import math
 import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
 
 import uvicorn
+from starlette.applications import Starlette
 
 from bus_worker import __version__
 from bus_worker.errors import BusWorkerError, SetupError
 from bus_worker.logs import set_up_logs
 from bus_worker.settings import Settings, load_settings
 from gateway.app import create_app
+from gateway.connections import Connection, bound_silence
 
-__all__ = ["main"]
+__all__ = ["Server", "main"]
 
 _log = logging.getLogger("gateway")
 
@@ -46,17 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def _serve(settings: Settings) -> int:
     with _listen(settings.api_host, settings.api_port) as door:
-        server = _Server(
-            uvicorn.Config(
-                create_app(settings),
-                lifespan="on",
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=int(settings.drain_timeout),
-            )
-        )
+        server = Server(create_app(settings), drain=settings.drain_timeout)
         host, port = door.getsockname()[:2]
         if settings.api_key is None and not _loopback(host):
             _log.warning("API_KEY is not set: whoever reaches %s port %d may use it", host, port)
@@ -64,10 +57,20 @@ async def _serve(settings: Settings) -> int:
     return 0 if server.started else 1
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Says where it listens; ends as it is told, not by the signal itself."""
 
+    def __init__(self, app: Starlette, drain: float) -> None:
+        """Args: drain is the seconds that requests in hand get at the end."""
+        super().__init__(
+            uvicorn.Config(
+                app, http=Connection, lifespan="on", ws="none", log_config=None, access_log=False,
+                server_header=False, timeout_graceful_shutdown=math.ceil(drain),
+            )
+        )  # fmt: skip
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve."""
         await super().startup(sockets)
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
@@ -75,6 +78,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """The first signal asks to stop, the second means now."""
         loop = asyncio.get_running_loop()
         numbers = (signal.SIGTERM, signal.SIGINT)
         for number in numbers:
@@ -98,10 +102,12 @@ def _listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        door = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as exc:
         why = (exc.strerror or str(exc)).partition(" (")[0].lower()
         raise SetupError(f"cannot listen on API_HOST={host} API_PORT={port}: {why}") from exc
+    bound_silence(door)
+    return door
 
 
 def _loopback(host: str) -> bool:

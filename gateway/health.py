@@ -1,10 +1,10 @@
 """How things stand: the gateway, the bus, the workers and their cache; never slower than a second."""
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -13,17 +13,8 @@ from bus_worker.client import TranscribeClient
 from bus_worker.errors import BusWorkerError, Unavailable
 
 __all__ = [
-    "Health",
-    "Status",
-    "WorkerHealth",
-    "clear_cache",
-    "health",
-    "live",
-    "metrics",
-    "ready",
-    "root",
-    "stats",
-]
+    "Cleared", "Health", "Stats", "Status", "WorkerHealth", "clear_cache", "health", "live", "metrics", "ready", "root", "stats",
+]  # fmt: skip
 
 ASK = 0.4
 """Seconds that workers have to answer."""
@@ -37,7 +28,7 @@ State = Literal["healthy", "degraded", "unhealthy"]
 
 
 class Status(BaseModel):
-    """The answer of `/` and `/live`."""
+    """The answer of `/`, `/live` and `/ready`."""
 
     status: str
     version: str = __version__
@@ -66,8 +57,21 @@ class Health(BaseModel):
     """`down`: requests go on without it."""
     models: list[str]
     workers: list[WorkerHealth]
-    problems: Annotated[list[str], Field(default_factory=list)]
+    problems: list[str]
     """What is wrong, a sentence each."""
+
+
+class Stats(BaseModel):
+    """The answer of `/stats`."""
+
+    workers: dict[str, dict[str, Any]]
+
+
+class Cleared(BaseModel):
+    """The answer of `DELETE /cache`."""
+
+    cleared: int
+    workers: dict[str, int]
 
 
 async def root(request: Request) -> Response:
@@ -102,7 +106,7 @@ async def health(request: Request) -> Response:
 
 async def stats(request: Request) -> Response:
     """What every worker counts of itself."""
-    return JSONResponse({"workers": await _figures(_client(request))})
+    return JSONResponse(Stats(workers=await _figures(_client(request))).model_dump())
 
 
 async def metrics(request: Request) -> Response:
@@ -117,7 +121,8 @@ async def clear_cache(request: Request) -> Response:
         raise Unavailable("the bus is away; try again in a while")
     async with asyncio.timeout(CLEAR_WITHIN):
         removed = await client.clear_cache()
-    return JSONResponse({"cleared": sum(removed.values()), "workers": removed})
+    said = Cleared(cleared=sum(removed.values()), workers=removed)
+    return JSONResponse(said.model_dump())
 
 
 def _client(request: Request) -> TranscribeClient:

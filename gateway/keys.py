@@ -25,7 +25,7 @@ class Keys:
         self._app = app
         texts = key.get_secret_value().split(",") if key else []
         # Hashed, all are of one length, and comparing takes the same time whatever was given.
-        self._keys = [_hashed(text.strip()) for text in texts if text.strip()]
+        self._keys = [_hashed(text.strip().encode()) for text in texts if text.strip()]
         self._most = most
         self._in_hand: Counter[bytes] = Counter()
 
@@ -62,7 +62,7 @@ class Keys:
             raise Unauthorized(
                 "an API key is needed: X-API-Key: <key>, or Authorization: Bearer <key>"
             )
-        hashed = _hashed(shown)
+        hashed = _hashed(shown.encode("latin-1"))  # the bytes as they came
         # Every key is compared, so that the time does not tell which one is near.
         matching = [key for key in self._keys if hmac.compare_digest(key, hashed)]
         if not matching:
@@ -70,5 +70,5 @@ class Keys:
         return matching[0]
 
 
-def _hashed(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+def _hashed(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

@@ -24,7 +24,7 @@ __all__ = ["Fields", "confidence", "read_fields", "reply", "transcribe"]
 class Fields(Options):
     """What may stand beside the audio, in the form or in the address."""
 
-    model: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=100)] | None = None
     """Which model is to hear it; the server's default when not given."""
     stream: bool = False
     """`true`: server-sent events, a segment each as it is decoded, then the transcript."""

@@ -57,7 +57,7 @@ async def test_fields_may_come_after_the_file(door: Gateway):
         (("language", b"\xff"), "'language' is not UTF-8 text"),
         (("stages", b"{"), "'stages': invalid JSON"),
         (("stages", b'{"pretend": {"nonsense": 1}}'), "'stages.pretend.nonsense' does not exist"),
-        (("model", b"../x"), "is not a model's name"),
+        (("model", b"../x"), "'model': string should match"),
         (("prompt", b"x" * 5000), "'prompt': string should have at most 4000 characters"),
         (("prompt", b"x" * 70_000), "'prompt' has more than 65536 bytes"),
     ],

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
-import uvicorn
 
 from bus_worker.settings import Settings
 from gateway.app import create_app
+from gateway.command import Server
 
 FORM_KIND = "multipart/form-data; boundary=XyZ"
 
@@ -67,7 +67,7 @@ class Line:
         return status, json.loads(body)["error"]
 
 
-class _Quiet(uvicorn.Server):
+class _Quiet(Server):
     """Leaves the test's signals alone."""
 
     @contextlib.contextmanager
@@ -83,7 +83,7 @@ async def gateway(nats_url: str, **settings: Any) -> AsyncIterator[Gateway]:
     )
     app = create_app(chosen)
     sock = socket.create_server(("127.0.0.1", 0))
-    server = _Quiet(uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=5))
+    server = _Quiet(app, drain=5)
     serving = asyncio.create_task(server.serve([sock]), name="gateway")
     try:
         async with asyncio.timeout(5):
