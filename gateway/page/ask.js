@@ -30,13 +30,25 @@ export function transcribe(audio, name, choices, on, signal) {
     const streams = () => request.getResponseHeader("Content-Type")?.startsWith("text/event-stream");
     request.upload.onprogress = ({ loaded, total }) => on.sent(total ? loaded / total : 0);
     request.upload.onload = () => on.sent(1);
-    request.onprogress = () => streams() && events(request.responseText);
+    const read = () => {
+      try {
+        events(request.responseText);
+      } catch (error) {
+        reject(error); // what came is none of the events we know
+        request.abort();
+      }
+    };
+    let begun = false;
+    request.onprogress = () => {
+      begun = true;
+      if (streams()) read();
+    };
     request.onload = () => {
       if (request.status !== 200 || !streams()) return reject(refusal(request));
-      events(request.responseText);
+      read();
       reject(new Trouble("cut_off")); // does nothing after the transcript has come
     };
-    request.onerror = () => reject(new Trouble(request.status ? "cut_off" : "no_answer"));
+    request.onerror = () => reject(new Trouble(begun ? "cut_off" : "no_answer"));
     request.onabort = () => reject(new Trouble("cancelled"));
     signal.addEventListener("abort", () => request.abort(), { once: true });
     request.send(form);
@@ -53,7 +65,7 @@ function refusal(request) {
     return new Trouble(error.code, { ...error, wait });
   } catch {
     const { status } = request;
-    return new Trouble(CODES[status] ?? `http_${status}`, { message: `The answer was ${status}.`, wait });
+    return new Trouble(CODES[status] ?? (status < 400 ? "no_answer" : `http_${status}`), { message: `The answer was ${status}.`, wait });
   }
 }
 

@@ -59,7 +59,7 @@ async function complain(error) {
   const looked = lookAround();
   if (trouble.code === "unavailable") await looked; // which of the two ways it is; takes a second at most
   const { what, next, again } = explain((trouble.code === "unavailable" && outage()) || trouble.code);
-  const said = trouble.said === trouble.code ? "" : `${trouble.request && "The service says: "}${trouble.said.replace(/\.?$/, ".")} `;
+  const said = trouble.said && `${trouble.request && "The service says: "}${trouble.said.replace(/\.?$/, ".")} `;
   const wait = trouble.wait ? `It asks for a pause of ${count(trouble.wait, "second")}. ` : "";
   $("trouble-what").textContent = what;
   $("trouble-next").textContent = next;
@@ -275,14 +275,20 @@ for (const id of ["language", "model"]) $(id).addEventListener("change", offerAg
 // --- taking away ------------------------------------------------------------------------------
 
 $("copy").addEventListener("click", async () => {
-  try {
-    await navigator.clipboard.writeText(transcript.text);
-    say("Copied.");
-  } catch {
-    getSelection().selectAllChildren($("segments"));
-    say("The browser does not let this page copy. The text is selected: copy it with the keyboard.");
-  }
+  const copied = (await navigator.clipboard?.writeText(transcript.text).then(() => true, () => false)) || copyBySelecting();
+  say(copied ? "Copied." : "The browser does not let this page copy. Mark the text and copy it with the keyboard.");
 });
+
+// The old way; the new one is only there over https and on localhost.
+function copyBySelecting() {
+  const field = document.body.appendChild(document.createElement("textarea"));
+  field.value = transcript.text;
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  $("copy").focus();
+  return copied;
+}
 
 for (const button of document.querySelectorAll("[data-format]")) button.addEventListener("click", () => {
   const { type, write: written } = FORMATS[button.dataset.format];

@@ -81,7 +81,7 @@ async def test_what_is_spoken_is_written_and_taken_home_as_subtitles(
 async def test_a_dropped_file_is_heard_and_each_line_plays_its_own_sound(
     browser: Browser, ears: Gateway, speech: Path
 ):
-    async with tab(browser, ears.url) as opened:
+    async with tab(browser, ears.url, permissions=["clipboard-read", "clipboard-write"]) as opened:
         await opened.page.select_option("#language", label="English")
         await opened.page.select_option("#model", "base")
         await opened.drop((speech / "clips" / "jfk-wav.wav").read_bytes(), "speech of 1961.wav")
@@ -96,6 +96,10 @@ async def test_a_dropped_file_is_heard_and_each_line_plays_its_own_sound(
         assert 0 <= at - (int(minutes) * 60 + int(seconds)) < 4
         await lines.last.click()
         await opened.page.wait_for_selector("#play:not(.pauses)")
+        await opened.page.click("#copy")
+        await opened.page.wait_for_selector("#status:text-is('Copied.')")
+        copied = await opened.page.evaluate("navigator.clipboard.readText()")
+        assert words(copied) == words(await opened.written())
         name, text = await opened.download("Download text")
         assert name == "speech of 1961.txt"
         assert words(text).endswith("for your country")
@@ -200,6 +204,29 @@ async def test_a_service_that_is_gone_is_called_that_and_the_file_is_kept(
         await opened.page.context.set_offline(False)
         await opened.page.click("#retry")
         await opened.until("result")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ('event: segment\ndata: {"start": 0, "end": 1, "text": "<b>A"}\n\n', "broke off"),
+        ("event: segment\ndata: {half\n\n", "Something went wrong"),
+        ('event: error\ndata: {"error": {"code": "failed", "message": "the <i>stage"}}\n\n', "<i>"),
+    ],
+    ids=["cut off", "broken", "an error"],
+)
+async def test_an_answer_that_ends_badly_is_no_transcript(
+    browser: Browser, door: Gateway, answer: str, said: str
+):
+    async with tab(browser, door.url) as opened:
+        await opened.page.route(
+            "**/transcribe",
+            lambda route: route.fulfill(content_type="text/event-stream", body=answer),
+        )
+        await opened.drop(CLIP, "tone.wav")
+        assert said in await opened.trouble()
+        await opened.until("held")
+        assert await opened.written() == ("<b>A" if "<b>" in answer else "")
 
 
 async def test_everything_can_be_done_with_the_keyboard_alone(browser: Browser, door: Gateway):
