@@ -37,6 +37,7 @@ from bus_worker.messages import (
     segment_to_map,
     unpack_hostile,
 )
+from bus_worker.plugin import Draft
 from bus_worker.request_line import outcome_of, say_line
 from bus_worker.requests import TranscribeRequest, read_request
 from bus_worker.subjects import Subjects, model_token
@@ -47,6 +48,8 @@ __all__ = ["Service"]
 _log = structlog.get_logger(__name__)
 
 MAX_MESSAGE = 500
+AT_ONCE = 0.002
+"""Seconds before the first heartbeat: an answer from the cache needs none, and is there a tenth sooner."""
 MAX_CONTROL = 1024
 """Bytes of a control message."""
 
@@ -223,30 +226,40 @@ class Service:
 
     async def _work(self, arrival: Arrival, msg: Msg, seat: TakenSlot) -> Transcript:
         request = await self._with_audio(arrival, read_request(msg.data))
+        if request.stream:
+            return await self._streamed(arrival, request, seat)
+        arrival.draft = self._transcriber.draft(request, deadline=arrival.deadline)
+        return await self._transcribed(arrival, arrival.draft, request, seat)
+
+    async def _streamed(
+        self, arrival: Arrival, request: TranscribeRequest, seat: TakenSlot
+    ) -> Transcript:
+        """Segments go out while others are made, all of them before the transcript."""
         loop = asyncio.get_running_loop()
+        outbox: asyncio.Queue[Segment | None] = asyncio.Queue()
 
         def on_segment(segment: Segment) -> None:
             loop.call_soon_threadsafe(outbox.put_nowait, segment)
 
-        outbox: asyncio.Queue[Segment | None] = asyncio.Queue()
         arrival.draft = self._transcriber.draft(
             request, deadline=arrival.deadline, on_segment=on_segment
         )
         sender = asyncio.create_task(self._send_segments(arrival, outbox), name="segments")
         try:
-            transcript = await self._transcriber.run(
-                arrival.draft,
-                request,
-                request_id=arrival.request_id,
-                received=arrival.received,
-                seat=seat,
-            )
-            loop.call_soon_threadsafe(outbox.put_nowait, None)
+            transcript = await self._transcribed(arrival, arrival.draft, request, seat)
+            loop.call_soon(outbox.put_nowait, None)
             await sender
             return transcript
         finally:
             sender.cancel()
             await asyncio.wait({sender})
+
+    async def _transcribed(
+        self, arrival: Arrival, draft: Draft, request: TranscribeRequest, seat: TakenSlot
+    ) -> Transcript:
+        return await self._transcriber.run(
+            draft, request, request_id=arrival.request_id, received=arrival.received, seat=seat
+        )
 
     async def _with_audio(self, arrival: Arrival, request: TranscribeRequest) -> TranscribeRequest:
         """The request, with the audio that its ticket stands for."""
@@ -273,6 +286,7 @@ class Service:
         """Say at once and then at the caller's rate that somebody is at it; one who misses two asks again."""
         if arrival.heartbeat is None:
             return
+        await asyncio.sleep(AT_ONCE)
         while True:
             await self._publish(
                 arrival.reply, {"working": round(time.monotonic() - arrival.received, 3)}
