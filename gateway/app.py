@@ -17,7 +17,7 @@ from bus_worker.client import TranscribeClient
 from bus_worker.connection import make_client
 from bus_worker.errors import Unavailable
 from bus_worker.settings import Settings
-from gateway import docs, health
+from gateway import docs, health, page
 from gateway.door import Door
 from gateway.errors import Errors, error_response, ours
 from gateway.keys import Keys
@@ -47,7 +47,8 @@ def create_app(settings: Settings) -> Starlette:
     metrics = Metrics()
     app = Starlette(
         routes=[
-            Route("/", health.root),
+            Route("/", _root),
+            page.files,
             Route("/live", health.live),
             Route("/ready", health.ready),
             Route("/health", health.health),
@@ -106,6 +107,14 @@ async def _open(client: TranscribeClient) -> None:
             await asyncio.sleep(TRY_AGAIN)
         else:
             return
+
+
+async def _root(request: Request) -> Response:
+    """The page for people, the shortest health for programs."""
+    wants_page = page.prefers_page(request)
+    response = page.front(request) if wants_page else await health.root(request)
+    response.headers["Vary"] = "Accept"
+    return response
 
 
 async def _refused(request: Request, error: Exception) -> Response:

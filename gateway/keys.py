@@ -9,11 +9,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bus_worker.errors import RateLimited, Unauthorized
+from gateway import page
 
 __all__ = ["OPEN", "Keys"]
 
-OPEN = frozenset({"/", "/live", "/ready"})
-"""Addresses that need no key."""
+OPEN = frozenset({"/", "/live", "/ready", *page.ADDRESSES})
+"""Addresses that need no key; the page is one, because it is where a person gives theirs."""
 
 
 class Keys:
