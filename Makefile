@@ -9,7 +9,7 @@ RUN := $(VENV)/requirements.txt
 DEV := $(VENV)/requirements-dev.txt
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-annotate --custom-compile-command 'make lock' pyproject.toml -
-PAGES := README.md bus_worker/README.md plugins/README.md
+PAGES := README.md bus_worker/README.md gateway/README.md plugins/README.md
 
 .DEFAULT_GOAL := help
 .PHONY: help up run test soak lint bench docs lock clean

@@ -126,7 +126,7 @@ def modules(package: str = "bus_worker") -> str:
             if path.is_dir():
                 lines.append(f"- `{name}/` {_sentence(path / '__init__.py')}")
                 parts = sorted(p for p in path.glob("*.py") if p.stem != "__init__")
-                lines.append(f"  ({' '.join(f'`{part.name}`' for part in parts)})")
+                lines += [f"  ({' '.join(f'`{part.name}`' for part in parts)})"] * bool(parts)
             elif path.with_suffix(".py").exists():  # one in parentheses may be still to come
                 lines.append(f"- `{name}.py` {_sentence(path.with_suffix('.py'))}")
     return "\n".join(lines)
