@@ -151,7 +151,9 @@ def _longest_pause(speech: list[Span], first: int, end: int) -> int:
 
 
 def _utterance(speech: list[Span], kept: list[Span]) -> Utterance:
-    return Utterance(tuple(kept), max(0, speech[0].start - _PADDING - kept[0].start))
+    """Spans kept around speech; where nothing was left out before it, words may begin at once."""
+    lead = speech[0].start - _PADDING - kept[0].start if kept[0].start else 0
+    return Utterance(tuple(kept), max(0, lead))
 
 
 def _padded(speech: list[Span], length: int) -> list[Span]:
