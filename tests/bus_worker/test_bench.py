@@ -146,6 +146,19 @@ def test_what_is_no_manifest_is_one_sentence(tmp_path: Path, what: str, capsys):
     assert "not a manifest of one JSON object a line" in capsys.readouterr().err
 
 
+def test_a_manifest_that_names_a_file_that_is_not_there_says_so(tmp_path: Path):
+    (tmp_path / "manifest.jsonl").write_text('{"file": "gone.wav", "text": "hello"}')
+    with pytest.raises(SetupError, match=r"a row's file is not there: .*gone\.wav"):
+        read_clips(tmp_path, longest=30, languages=None)
+
+
+def test_a_setting_without_a_value_is_wrong_usage(tmp_path: Path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["accuracy", str(tmp_path), "--set", "WHISPER__VAD"])
+    assert caught.value.code == 2
+    assert "'WHISPER__VAD' is no VARIABLE=VALUE" in capsys.readouterr().err
+
+
 def test_errors_are_counted_with_spelling_and_numbers_made_alike():
     clips = [spoken(1, "Mr. Brown said: the colour is twenty"), spoken(2)]
     texts = {"clip 1": heard("mister brown said the color is 20"), "clip 2": heard("nobody knows")}
