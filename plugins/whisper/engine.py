@@ -22,7 +22,8 @@ from bus_worker.plugin import Options as Asked
 from plugins.whisper.options import Options
 
 if TYPE_CHECKING:
-    from plugins.whisper.decoding import Decoder, Heard
+    from plugins.whisper.decoder import Decoder
+    from plugins.whisper.decoding import Heard
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def _load(options: Options, stop: threading.Event) -> "tuple[LocalModel, Decoder
     )
     import ctranslate2  # noqa: PLC0415 - half a second with what follows: here, beside the other thread
 
-    from plugins.whisper.decoding import Decoder  # noqa: PLC0415 - as above
+    from plugins.whisper.decoder import Decoder  # noqa: PLC0415 - as above
 
     gpus = ctranslate2.get_cuda_device_count()  # type: ignore[attr-defined]  # has no types
     device = options.device if options.device != "auto" else "cuda" if gpus else "cpu"

@@ -31,6 +31,8 @@ class Options(BaseModel):
     threads: int = Field(1, ge=1, le=64)
     """CPU threads of one replica; more replicas of one thread each beat fewer of more."""
 
+    short_context: bool = True
+    """Encode a window's own length and some silence, not 30 s; doubtful text is tried again with more."""
     beam_size: int = Field(5, ge=1, le=10)
     """Hypotheses kept while decoding, where the request does not say."""
     default_language: str = Field("en", pattern=r"^[a-z]{2,3}$")
