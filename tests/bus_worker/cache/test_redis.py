@@ -123,6 +123,59 @@ async def test_a_host_that_can_be_none_is_only_away():
     assert [line["event"] for line in lines] == ["cache_away"]
 
 
+async def test_one_of_two_that_find_nothing_is_told_to_work_it_out(valkey: ValkeyServer):
+    async with opened(valkey.url) as one, opened(valkey.url) as other:
+        assert await one.get_or_lock("a", "1", 1) == (None, True)
+        assert await one.get_or_lock("a", "1", 1) == (None, True)
+        assert await other.get_or_lock("a", "2", 1) == (None, False)
+        assert await other.get_or_lock("b", "2", 1) == (None, True)
+        await other.unlock("a", "2")
+        assert await other.get_or_lock("a", "2", 1) == (None, False)
+        await one.unlock("a", "1")
+        assert await other.get_or_lock("a", "2", 1) == (None, True)
+        await other.put({"a": b"1"}, 60, 1, unlock=("a", "2"))
+        assert await one.get_or_lock("a", "1", 1) == (b"1", False)
+        async with Redis.from_url(valkey.url) as redis:
+            assert sorted(await redis.keys()) == [b"transcription:a", b"transcription:lock:b"]
+
+
+async def test_a_lock_lives_as_long_as_its_holder_says_so(valkey: ValkeyServer):
+    async with RedisCache(valkey.url, "p:", locked_for=0.3) as cache:
+        assert await cache.get_or_lock("a", "1", 1) == (None, True)
+        for _ in range(5):
+            await asyncio.sleep(0.1)
+            await cache.hold("a", "1")
+            await cache.hold("a", "2")
+        assert await cache.get_or_lock("a", "2", 1) == (None, False)
+        await asyncio.sleep(0.4)
+        assert await cache.get_or_lock("a", "2", 1) == (None, True)
+        await cache.hold("a", "1")
+        await asyncio.sleep(0.35)
+        assert await cache.get_or_lock("a", "3", 1) == (None, True)
+
+
+async def test_clearing_leaves_the_locks(valkey: ValkeyServer):
+    async with opened(valkey.url) as cache:
+        await cache.get_or_lock("a", "1", 1)
+        await put(cache, "b")
+        assert await cache.clear() == 1
+        assert await cache.get_or_lock("a", "2", 1) == (None, False)
+
+
+async def test_a_redis_that_runs_no_scripts_is_still_read(valkey: ValkeyServer):
+    async with Redis.from_url(valkey.url) as redis:
+        await redis.set("transcription:a", b"1")
+        await redis.acl_setuser(
+            "plain", enabled=True, passwords=["+x"], keys=["*"], commands=["+@all", "-@scripting"]
+        )
+    async with opened(f"redis://plain:x@127.0.0.1:{valkey.port}") as cache:
+        assert await cache.get_or_lock("a", "1", 1) == (b"1", True)
+        assert await cache.get_or_lock("b", "1", 1) == (None, True)
+        await put(cache, "b")
+        assert await cache.get_or_lock("b", "1", 1) == (b"1", True)
+        assert cache.ready()
+
+
 # --- as it may be ----------------------------------------------------------------------------
 
 
