@@ -81,7 +81,7 @@ async def open_engine(options: Options) -> AsyncIterator[Engine]:
     finally:
         stop.set()
         loading.shutdown(wait=False, cancel_futures=True)
-    slots = decoder.model.num_workers
+    slots = decoder.model.num_workers * options.batch
     executor = ThreadPoolExecutor(slots, "whisper")
     try:
         yield Engine(local.info, slots, decoder.languages(), decoder, executor)
@@ -97,6 +97,7 @@ def _load(options: Options, stop: threading.Event) -> "tuple[LocalModel, Decoder
     import ctranslate2  # noqa: PLC0415 - half a second with what follows: here, beside the other thread
 
     from plugins.whisper.decoder import Decoder  # noqa: PLC0415 - as above
+    from plugins.whisper.sharing import SharedModel  # noqa: PLC0415 - as above
 
     gpus = ctranslate2.get_cuda_device_count()  # type: ignore[attr-defined]  # has no types
     device = options.device if options.device != "auto" else "cuda" if gpus else "cpu"
@@ -117,6 +118,8 @@ def _load(options: Options, stop: threading.Event) -> "tuple[LocalModel, Decoder
             num_workers=options.replicas or _replicas(device, options.threads),
         )
         decoder.warm()
+        lanes = options.replicas or _replicas(device, options.threads)
+        decoder.model = SharedModel(decoder.model, lanes=lanes, most=options.batch)
     except Exception as exc:
         raise _unloadable(local, device, exc) from exc
     if options.default_language not in (known := decoder.languages()) and len(known) > 1:
