@@ -68,6 +68,11 @@ class _Watched:
         self._check()
         return getattr(self._model, name)
 
+    def generate(self, encoded: Any, prompts: list[list[int]], **how: Any) -> list[Any]:
+        """One row's; who waits in line for company may leave."""
+        self._check()
+        return list(self._model.generate(encoded, prompts, self._check, **how))
+
 
 class Decoder(WhisperModel):
     """faster-whisper's model, a step at a time; safe from several threads.
