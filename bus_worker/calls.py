@@ -126,7 +126,7 @@ class Calls:
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
         self._names = inbox.names
-        self._checks = ClaimCheck(inbox.nc, inbox.names)
+        self.checks = ClaimCheck(inbox.nc, inbox.names)
         self._turns: dict[str | None, _Turn] = {}
         self._seen: dict[str, tuple[WorkerInfo, float]] = {}
         self._default: str | None = None
@@ -154,7 +154,7 @@ class Calls:
             if call.asked and not (over and call.asked == 1):
                 self._spawn(self._tell_all(self._names.cancel, {"call_id": call.call_id}))
             if call.parcel.deposit.chunks:
-                self._spawn(self._checks.erase(call.parcel.deposit))
+                self._spawn(self.checks.erase(call.parcel.deposit))
         return transcript
 
     async def close(self) -> None:
@@ -239,7 +239,7 @@ class Calls:
             _Silent: nothing came.
         """
         await self._inbox.connected()
-        payload = await call.parcel.message(self._checks, lean=call.refused > 1)
+        payload = await call.parcel.message(self.checks, lean=call.refused > 1)
         names = self._names
         subject = names.transcribe(call.model) if call.model else names.transcribe_default
         await self._inbox.publish(subject, payload, box.subject, call.headers())

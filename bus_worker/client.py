@@ -7,20 +7,24 @@ that dies, and is cancelled on the bus when its task is cancelled.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from nats.aio.client import Client
 
 from bus_worker.bus import Address, Bus
 from bus_worker.calls import Call, Calls
+from bus_worker.claim_check import Deposit
 from bus_worker.errors import Unavailable
 from bus_worker.inbox import Inbox, WorkerInfo
 from bus_worker.messages import Segment, Transcript, map_to_error
-from bus_worker.parcel import Parcel
+from bus_worker.parcel import LeftAudio, Parcel, leave
 from bus_worker.subjects import Subjects, model_token
 
-__all__ = ["TranscribeClient", "TranscriptStream"]
+__all__ = ["LeftAudio", "TranscribeClient", "TranscriptStream"]
+
+Audio = bytes | AsyncIterable[bytes] | LeftAudio
 
 BODY = ("format", "stages", "cache", "stream")
 """Keys of a request beside its audio; everything else asked is one of its options."""
@@ -73,8 +77,11 @@ class TranscribeClient:
         """Whether the bus is there now."""
         return self._inbox is not None and bool(self._inbox.nc.is_connected)
 
-    async def open(self) -> None:
+    async def open(self, limit: float | None = 10.0) -> None:
         """Connect (unless a connection was given) and prepare for answers.
+
+        Args:
+            limit: seconds that connecting may take; None: for ever, and calls fail meanwhile.
 
         Raises:
             Unavailable: no bus there; says where, and why.
@@ -84,7 +91,7 @@ class TranscribeClient:
         nc = self._given
         if nc is None:
             self._bus = Bus()
-            await self._bus.open(self._address)
+            await self._bus.open(self._address, limit)
             nc = self._bus.client
         inbox = Inbox(nc, self._names)
         await inbox.open()
@@ -102,7 +109,7 @@ class TranscribeClient:
 
     async def transcribe(
         self,
-        audio: bytes | AsyncIterable[bytes],
+        audio: Audio,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - it travels with the request as its deadline
         request_id: str | None = None,
@@ -113,7 +120,7 @@ class TranscribeClient:
 
         Args:
             audio: a file's bytes, in any format the workers take; or what brings them piece by piece
-                (an upload), of which a few megabytes at most are kept here.
+                (an upload), of which a few megabytes at most are kept here; or what `leave` gave.
             timeout: seconds until the answer is worthless; waiting for room counts.
             request_id: yours, for the logs on both sides.
             model: which model is to hear it.
@@ -127,7 +134,7 @@ class TranscribeClient:
 
     def stream(
         self,
-        audio: bytes | AsyncIterable[bytes],
+        audio: Audio,
         *,
         timeout: float | None = None,
         request_id: str | None = None,
@@ -141,11 +148,36 @@ class TranscribeClient:
         call = self._call(audio, timeout, request_id, model, {**asked, "stream": True})
         return TranscriptStream(self._running(), call)
 
+    @asynccontextmanager
+    async def leave(self, audio: AsyncIterable[bytes]) -> AsyncIterator[LeftAudio]:
+        """Read an upload before it is known what is asked of it; what it left on the bus stays for the block.
+
+        Raises:
+            TooLarge, Busy, Unavailable: the bus does not take it, or not now.
+        """
+        checks, deposit = self._running().checks, Deposit()
+        try:
+            yield await leave(audio, checks, deposit)
+        finally:
+            await checks.erase(deposit)
+
     async def workers(self, wait: float = 0.3) -> list[WorkerInfo]:
         """Who is there: every worker that answers within `wait` seconds."""
         self._running()
         assert self._inbox is not None  # noqa: S101 - _running raised otherwise
         return await self._inbox.workers(wait) or []
+
+    async def is_served(self, wait: float = 0.5) -> bool:
+        """Whether a worker answers that serves the calls which name no model; at once when one does."""
+        self._running()
+        assert self._inbox is not None  # noqa: S101 - _running raised otherwise
+        wanted = None if self._model is None else model_token(self._model)
+
+        def serves(worker: WorkerInfo) -> bool:
+            return wanted is None or model_token(worker.model) == wanted
+
+        found = await self._inbox.workers(wait, enough=serves)
+        return any(serves(worker) for worker in found or ())
 
     async def clear_cache(self, wait: float = 10.0) -> dict[str, int]:
         """Make every worker forget its answers; how many each has removed, by worker.
@@ -167,24 +199,33 @@ class TranscribeClient:
 
     async def cache_figures(self, wait: float = 0.3) -> dict[str, dict[str, Any]]:
         """Hits, misses and more of each worker's cache, by worker."""
+        figures = await self.figures(wait)
+        return {worker: found["cache"] for worker, found in figures.items() if "cache" in found}
+
+    async def figures(self, wait: float = 0.3) -> dict[str, dict[str, Any]]:
+        """What each worker counts of itself (slots, requests in flight, answers, …), by worker."""
         self._running()
         assert self._inbox is not None  # noqa: S101 - _running raised otherwise
-        return await self._inbox.cache_figures(wait)
+        return await self._inbox.figures(wait)
 
     def _running(self) -> Calls:
         if self._calls is None:
-            raise Unavailable("the client is not open: use `async with`, or call open()")
+            raise Unavailable(
+                "the client is not open: use `async with`, or call open()"
+                if self._bus is None
+                else "the bus is away"
+            )
         return self._calls
 
     def _call(
         self,
-        audio: bytes | AsyncIterable[bytes],
+        audio: Audio,
         limit: float | None,
         request_id: str | None,
         model: str | None,
         asked: dict[str, Any],
     ) -> Call:
-        whole = audio if isinstance(audio, AsyncIterable) else bytes(audio)
+        whole = audio if isinstance(audio, AsyncIterable | LeftAudio) else bytes(audio)
         body = {key: asked.pop(key) for key in BODY if key in asked}
         options = {key: value for key, value in asked.items() if value is not None}
         if "hotwords" in options:
@@ -208,7 +249,7 @@ class TranscriptStream:
         self._call = call
         self.transcript: Transcript | None = None
 
-    async def __aiter__(self) -> AsyncIterator[Segment]:
+    async def __aiter__(self) -> AsyncGenerator[Segment]:
         segments: asyncio.Queue[Segment | None] = asyncio.Queue()
         self._call.on_segment = segments.put_nowait
         task = asyncio.create_task(self._calls.run(self._call), name="stream")

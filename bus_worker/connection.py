@@ -11,7 +11,7 @@ from bus_worker.client import TranscribeClient
 from bus_worker.errors import BadSetting
 from bus_worker.settings import Settings
 
-__all__ = ["address", "open_client"]
+__all__ = ["address", "make_client", "open_client"]
 
 FILES = ("nats_ca", "nats_cert", "nats_key", "nats_creds", "nats_nkey")
 
@@ -57,6 +57,23 @@ async def open_client(
         ) as client,
     ):
         yield client
+
+
+def make_client(settings: Settings, name: str) -> TranscribeClient:
+    """A client that is not open yet, for those who start before their bus does.
+
+    Args:
+        name: what the bus's own tools call its connection.
+
+    Raises:
+        BadSetting: as `address`.
+    """
+    return TranscribeClient(
+        address(settings, name),
+        model=settings.chosen_model,
+        timeout=settings.request_timeout,
+        prefix=settings.subject_prefix,
+    )
 
 
 def _check_files(settings: Settings) -> None:

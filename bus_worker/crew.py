@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from bus_worker.embedded import die_with_parent
 from bus_worker.errors import BusWorkerError, SetupError
 from bus_worker.settings import inherited
 
-__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Crew", "WorkerProcess"]
+__all__ = ["FIRST_PAUSE", "LEAVE", "LONGEST_PAUSE", "Crew", "WorkerProcess"]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds between a death and the next start, doubling."""
@@ -32,7 +32,7 @@ LONGEST_LINE = 1 << 20
 
 # -P: the current folder may hold a `plugins` of somebody else's.
 COMMAND = (sys.executable, "-P", "-m", "bus_worker", "run")
-SENTENCE = "bus-worker: "
+SENTENCES = ("bus-worker: ", "bus-gateway: ")
 
 
 @dataclass(slots=True)
@@ -40,6 +40,8 @@ class WorkerProcess:
     """One place in the crew: the process that fills it now, and what is known of it."""
 
     number: int
+    command: tuple[str, ...] = ()
+    """What runs there, if not a worker."""
     process: asyncio.subprocess.Process | None = None
     started: float = 0.0
     ready: bool = False
@@ -64,7 +66,7 @@ class WorkerProcess:
         """Fill the place."""
         self.ready, self.sentence, self.started = False, "", time.monotonic()
         self.process = await asyncio.create_subprocess_exec(
-            *COMMAND,
+            *(self.command or COMMAND),
             env=inherited(variables),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -85,8 +87,8 @@ class WorkerProcess:
             if not line:
                 return
             text = line.decode(errors="backslashreplace")
-            if text.startswith(SENTENCE):
-                self.sentence = text.removeprefix(SENTENCE).strip()
+            if text.startswith(SENTENCES):
+                self.sentence = text.partition(": ")[2].strip()
             else:
                 # Where nobody reads any more, the worker must still be able to write.
                 with contextlib.suppress(OSError):
@@ -140,7 +142,7 @@ class Crew:
         """Keep something else beside the workers."""
         self._tasks.add(asyncio.create_task(keeper, name="keeper"))
 
-    async def run(self, on_ready: Callable[[], None]) -> None:
+    async def run(self, on_ready: Callable[[], Awaitable[None]]) -> None:
         """Keep all workers running; `on_ready` is called once, when all are.
 
         Raises:
@@ -208,7 +210,7 @@ class Crew:
                 " what it said is above"
             )
 
-    async def _look(self, on_ready: Callable[[], None]) -> None:
+    async def _look(self, on_ready: Callable[[], Awaitable[None]]) -> None:
         """Ask the bus who is there, as long as somebody is missing."""
         told, began = False, time.monotonic()
         while True:
@@ -216,7 +218,7 @@ class Crew:
             if not missing:
                 if not told:
                     told = True
-                    on_ready()
+                    await on_ready()
                 await asyncio.sleep(LOOK_EVERY)
                 began = time.monotonic()
                 continue

@@ -6,9 +6,14 @@
     │   ├── BadAudio            bad_audio              400
     │   ├── AudioTooShort       audio_too_short        400
     │   ├── AudioTooLong        audio_too_long         400
+    │   ├── Unauthorized        unauthorized           401
+    │   ├── NotFound            not_found              404
     │   ├── ModelNotFound       model_not_found        404
+    │   ├── MethodNotAllowed    method_not_allowed     405
+    │   ├── RequestTimeout      request_timeout        408
     │   ├── ClaimExpired        claim_expired          410
     │   ├── TooLarge            too_large              413
+    │   ├── RateLimited         rate_limited           429, again
     │   └── Cancelled           cancelled              499
     ├── ServiceError            ours
     │   ├── Failed              failed                 500
@@ -40,13 +45,18 @@ __all__ = [
     "ClaimExpired",
     "DeadlineExceeded",
     "Failed",
+    "MethodNotAllowed",
     "ModelNotFound",
     "ModelUnavailable",
+    "NotFound",
+    "RateLimited",
     "RequestError",
+    "RequestTimeout",
     "ServiceError",
     "SetupError",
     "Stopping",
     "TooLarge",
+    "Unauthorized",
     "Unavailable",
     "error_for_code",
 ]
@@ -106,11 +116,39 @@ class AudioTooLong(RequestError):
     code = "audio_too_long"
 
 
+class Unauthorized(RequestError):
+    """The API key is missing or wrong."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class NotFound(RequestError):
+    """There is nothing at this address."""
+
+    code = "not_found"
+    status = 404
+
+
 class ModelNotFound(RequestError):
     """No worker serves this model."""
 
     code = "model_not_found"
     status = 404
+
+
+class MethodNotAllowed(RequestError):
+    """This address does not take this method."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class RequestTimeout(RequestError):
+    """The request itself did not arrive in time."""
+
+    code = "request_timeout"
+    status = 408
 
 
 class ClaimExpired(RequestError):
@@ -125,6 +163,14 @@ class TooLarge(RequestError):
 
     code = "too_large"
     status = 413
+
+
+class RateLimited(RequestError):
+    """This key has as many requests in hand as it may; try again when one is answered."""
+
+    code = "rate_limited"
+    status = 429
+    retry = True
 
 
 class Cancelled(RequestError):

@@ -165,8 +165,8 @@ class Inbox:
                     found[str(said.get("worker_id"))] = said
         return found
 
-    async def cache_figures(self, wait: float) -> dict[str, dict[str, Any]]:
-        """The caches' figures among those that workers give within `wait` seconds, by worker."""
+    async def figures(self, wait: float) -> dict[str, dict[str, Any]]:
+        """What workers count of themselves, of those that answer within `wait` seconds, by worker."""
         found: dict[str, dict[str, Any]] = {}
         await self.connected()
         with self.box() as box, contextlib.suppress(TimeoutError):
@@ -176,7 +176,7 @@ class Inbox:
                     # Not every service of this name need be a worker.
                     with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
                         said = json.loads(msg.data)
-                        found[said["id"]] = said["endpoints"][0]["data"]["cache"]
+                        found[said["id"]] = said["endpoints"][0]["data"]
         return found
 
     async def _on_message(self, msg: Msg) -> None:

@@ -4,14 +4,14 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bus_worker.claim_check import ClaimCheck, Deposit, NoStream
 from bus_worker.errors import Busy, TooLarge, Unavailable
-from bus_worker.messages import pack
+from bus_worker.messages import Ticket, pack
 
-__all__ = ["Parcel"]
+__all__ = ["LeftAudio", "Parcel", "leave"]
 
 INLINE = 700_000
 """Bytes of audio that go inside the message: above it a stream is kinder to everybody else's messages."""
@@ -21,13 +21,30 @@ HASHED_HERE = 512 * 1024
 """Bytes hashed on the event loop; more are hashed in a thread."""
 AROUND = 32
 """Bytes that the key `audio` takes around its own."""
+BESIDES = 16_384
+"""Bytes kept for what is asked, while that is not known yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftAudio:
+    """A whole clip: small, it is here; large, it lies on the bus and this is its ticket."""
+
+    here: bytes | None = None
+    ticket: Ticket | None = None
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.ticket.size if self.ticket else len(self.here or b"")
 
 
 class Parcel:
     """A request's message, made once; whatever it left on the bus is known by `deposit`."""
 
-    def __init__(self, body: Mapping[str, Any], audio: bytes | AsyncIterable[bytes]) -> None:
-        """Args: audio is the whole, or brings it piece by piece."""
+    def __init__(
+        self, body: Mapping[str, Any], audio: bytes | AsyncIterable[bytes] | LeftAudio
+    ) -> None:
+        """Args: audio is the whole, or brings it piece by piece; what is left already stays its owner's."""
         self._body = body
         self._audio = audio
         self._message: bytes | None = None
@@ -57,7 +74,7 @@ class Parcel:
         elif lean and self._inline is not None and len(self._inline) > SMALL:
             audio, self._inline = self._inline, None
             with suppress(Busy, Unavailable):  # then as it was
-                self._message = await self._left(checks, audio)
+                self._message = self._by(await checks.put(self.deposit, audio))
         return self._message
 
     async def question(self) -> dict[str, Any] | None:
@@ -72,39 +89,59 @@ class Parcel:
         return {**asked, "sha256": self._sha256}
 
     async def _first(self, checks: ClaimCheck) -> bytes:
-        head, rest = await _begin(self._audio, checks.chunk)
-        room = checks.largest - len(pack(self._body)) - AROUND
-        if rest is None and len(head) <= min(INLINE, room):
-            return self._whole(head)
-        try:
-            return await self._left(checks, head, rest)
-        except (Busy, Unavailable) as why:
-            if rest is not None:
-                if self.deposit.chunks > 1:
-                    raise  # its beginning is out of our hands
-                head, rest = await _read(rest, head, room + 1)
-            if len(head) <= room:
-                return self._whole(head)
-            if isinstance(why, NoStream):
-                raise TooLarge(
-                    f"the audio has {'' if rest is None else 'over '}{len(head)} bytes, a message on this"
-                    f" bus takes {room}: enable jetstream on nats-server and run `bus-worker setup`,"
-                    " or raise max_payload",
-                    size=len(head),
-                    maximum=room,
-                ) from why
-            raise
+        left = self._audio
+        if not isinstance(left, LeftAudio):
+            room = checks.largest - len(pack(self._body)) - AROUND
+            left = await leave(left, checks, self.deposit, room)
+        return self._by(left.ticket) if left.ticket else self._whole(left.here or b"")
 
     def _whole(self, audio: bytes) -> bytes:
         self._inline = audio
         return pack({**self._body, "audio": audio})
 
-    async def _left(
-        self, checks: ClaimCheck, head: bytes, rest: AsyncIterator[bytes] | None = None
-    ) -> bytes:
-        ticket = await checks.put(self.deposit, head, rest)
+    def _by(self, ticket: Ticket) -> bytes:
         self._sha256 = ticket.sha256
         return pack({**self._body, "claim": asdict(ticket)})
+
+
+async def leave(
+    audio: bytes | AsyncIterable[bytes],
+    checks: ClaimCheck,
+    deposit: Deposit,
+    room: int | None = None,
+) -> LeftAudio:
+    """Read a clip to its end: kept if it is small, else left on the bus as it comes.
+
+    Args:
+        deposit: notes what is left.
+        room: bytes that its message would take.
+
+    Raises:
+        TooLarge: no message on this bus is as large, and it keeps no large audio.
+        Busy, Unavailable: it does, but not now.
+    """
+    room = checks.largest - BESIDES if room is None else room
+    head, rest = await _begin(audio, checks.chunk)
+    if rest is None and len(head) <= min(INLINE, room):
+        return LeftAudio(here=head)
+    try:
+        return LeftAudio(ticket=await checks.put(deposit, head, rest))
+    except (Busy, Unavailable) as why:
+        if rest is not None:
+            if deposit.chunks > 1:
+                raise  # its beginning is out of our hands
+            head, rest = await _read(rest, head, room + 1)
+        if len(head) <= room:
+            return LeftAudio(here=head)
+        if isinstance(why, NoStream):
+            raise TooLarge(
+                f"the audio has {'' if rest is None else 'over '}{len(head)} bytes, a message on this"
+                f" bus takes {room}: enable jetstream on nats-server and run `bus-worker setup`,"
+                " or raise max_payload",
+                size=len(head),
+                maximum=room,
+            ) from why
+        raise
 
 
 async def _hash(audio: bytes) -> str:

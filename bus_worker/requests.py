@@ -29,7 +29,10 @@ MAX_FIELDS = 32
 class Options(BaseModel):
     """What a caller may choose; None leaves it to the worker's own settings."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )  # fmt: skip
 
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$")] | None = None
     """ISO 639-1 code as Whisper knows it (`en`, `de`, `yue`); detected when not given."""
@@ -44,7 +47,9 @@ class Options(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     """One sampling temperature; not given: 0, raised in steps where decoding fails."""
     beam_size: Annotated[int, Field(ge=1, le=10)] | None = None
+    """Readings kept in mind while decoding; more is slower, and a little better."""
     word_timestamps: bool = False
+    """Time each word."""
     vad: bool | None = None
     """Skip what is not speech before decoding."""
 

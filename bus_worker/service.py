@@ -81,6 +81,7 @@ class Service:
         self._started = datetime.now(UTC)
         self._seconds = 0.0
         self._last_error = ""
+        self._last_inference: float | None = None
         self.counts: Counter[str] = Counter()
         """Answers by code (`ok` for transcripts)."""
         self._waiting = WaitingRoom(lambda: self.credits.free, self._tell_of_room)
@@ -144,6 +145,8 @@ class Service:
                 "in_flight": self.credits.busy,
                 "waiting": self.credits.aside,
                 "stuck": len(self._all_stuck),
+                "stuck_for": round(self.stuck_for(), 1),
+                "last_inference": self._last_inference,
                 "overshoot": self.credits.overshoot,
                 "undecodable": getattr(self._bus.client, "undecodable", 0),
                 "answers": dict(self.counts),
@@ -294,6 +297,8 @@ class Service:
         if await self._publish(arrival.reply, transcript.to_map()):
             await asyncio.sleep(0)  # it leaves before the log line is made
             self._count(arrival, "ok")
+            if not transcript.cache_hit:
+                self._last_inference = round(time.time(), 3)
             say_line(arrival, "ok", lambda: outcome_of(transcript, arrival.draft))
         else:
             await self._answer_error(

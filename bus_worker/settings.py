@@ -205,6 +205,18 @@ class Settings(BaseModel):
 
     api_workers: int = Field(2, ge=1, le=256)
     """Worker processes that `up` starts."""
+    api_host: str = "0.0.0.0"  # noqa: S104 - a service's door; without a key it warns
+    """Address at which the gateway listens."""
+    api_port: int = Field(8000, ge=0, le=65_535)
+    """Port of the gateway; 0 takes any that is free."""
+    api_key: SecretStr | None = None
+    """What callers of the gateway must show; several are comma-separated. Unset: open to all."""
+    api_key_requests: int = Field(64, ge=1)
+    """Uploads that one key may have in hand at once on one gateway."""
+    upload_timeout: float = Field(60.0, gt=0, allow_inf_nan=False)
+    """Seconds that an upload may take to arrive."""
+    cors_origins: Listed = ("http://localhost:3000",)
+    """Web pages of these origins may call the gateway from a browser; `*` lets all."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged."""

@@ -1,4 +1,4 @@
-"""Everything on this machine: a bus, a cache, workers as child processes, kept running until told to stop."""
+"""Everything on this machine: a bus, a cache, workers and a gateway as child processes, kept running until told to stop."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from bus_worker.bus import connect
 from bus_worker.connection import address, open_client
 from bus_worker.crew import FIRST_PAUSE, LONGEST_PAUSE, Crew
+from bus_worker.doorkeeper import Doorkeeper, is_taken
 from bus_worker.embedded import (
     NatsServer,
     ValkeyServer,
@@ -106,14 +107,18 @@ async def _keep_house(
         variables = bus.variables | _share(settings, workers)
         if cache is not None:
             variables["REDIS_URL"] = cache.url
+        door = _door(settings, {**variables, "DEFAULT_MODEL": model}, say)
         crew = Crew(client, workers, variables, drain_timeout=settings.drain_timeout, say=say)
         stack.push_async_callback(crew.stop, told.now)
+        if door is not None:
+            stack.push_async_callback(door.stop, told.now)
+            crew.also(door.keep(say))
         if bus.server is not None:
             crew.also(_keep_server(bus.server, say))
         if cache is not None:
             crew.also(_keep_cache(cache, say))
         say(f"starting {workers} worker{'s'[: workers > 1]}")
-        await crew.run(on_ready=lambda: _tell(bus, cache, crew, program, say))
+        await crew.run(on_ready=lambda: _tell(bus, cache, crew, door, say, program))
 
 
 async def _make_streams(settings: Settings, say: Say) -> None:
@@ -195,20 +200,11 @@ async def _start_server(
             port=port, host=host, token=token, default_model=model, prefix=settings.subject_prefix
         )
 
-    if not _taken(host, PORT):
+    if not is_taken(host, PORT):
         # Another `up` may be faster; if something else is wrong, the next try says it.
         with contextlib.suppress(SetupError):
             return await stack.enter_async_context(starting(PORT))
     return await stack.enter_async_context(starting(-1))
-
-
-def _taken(host: str, port: int) -> bool:
-    """Whether somebody listens there, or where clients look first."""
-    for name in {host, "localhost"}:
-        with contextlib.suppress(OSError):
-            socket.create_connection((name, port), timeout=0.2).close()
-            return True
-    return False
 
 
 def _for_ours(settings: Settings, url: str) -> Settings:
@@ -259,7 +255,33 @@ async def _keep_cache(server: ValkeyServer, say: Say) -> None:
             say(exc.message)
 
 
-def _tell(bus: _Bus, cache: ValkeyServer | None, crew: Crew, program: str, say: Say) -> None:
+def _door(settings: Settings, variables: Mapping[str, str], say: Say) -> Doorkeeper | None:
+    """A gateway at API_PORT, or at any port where that is taken; None where it is not installed."""
+    if Doorkeeper.missing():
+        say("no gateway: what it stands on is not installed (pip install 'bus-worker[gateway]')")
+        return None
+    host, port = settings.api_host, settings.api_port
+    if not port or is_taken(host, port):
+        with socket.create_server((host, 0), family=_family(host)) as free:
+            found = int(free.getsockname()[1])
+        if port:
+            say(f"port {port} is taken; this gateway is at {found}")
+        port = found
+    return Doorkeeper(variables, host, port, drain_timeout=settings.drain_timeout)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+async def _tell(  # noqa: PLR0917 - one of each thing that runs
+    bus: _Bus,
+    cache: ValkeyServer | None,
+    crew: Crew,
+    door: Doorkeeper | None,
+    say: Say,
+    program: str,
+) -> None:
     """What runs where, and what to do with it."""
     if bus.server is not None and bus.server.process is not None:
         local = f"nats://localhost:{bus.server.port}"
@@ -269,6 +291,8 @@ def _tell(bus: _Bus, cache: ValkeyServer | None, crew: Crew, program: str, say: 
     for worker in crew.workers:
         slots = f", {worker.slots} at once" if worker.slots else ""
         say(f"worker {worker.number}     pid {worker.pid}  model {worker.model}{slots}")
+    if door is not None and await door.answering():
+        say(f"gateway      pid {door.process.pid}  {door.url}")
     if bus.server is None or (bus.server.port == PORT and not bus.beyond):
         say(f"ready: {program} transcribe FILE")
     else:

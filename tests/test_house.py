@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -175,11 +176,12 @@ def test_the_architecture_page_is_short_and_names_every_room():
     text = page("bus_worker/README.md")
     written, listed = text.split("<!-- [[[cog")[0], text.split("[[[end]]]")[1]
     assert len((written + listed).splitlines()) <= 110
-    for path in (ROOT / "bus_worker").rglob("*.py"):
-        if path.stem != "__init__":
-            assert f"`{path.name}`" in text
-        elif path.parent.name != "bus_worker":
-            assert f"`{path.parent.name}/`" in text
+    for package in ("bus_worker", "gateway"):
+        for path in (ROOT / package).rglob("*.py"):
+            if path.stem != "__init__":
+                assert f"`{path.name}`" in text
+            elif path.parent.name != package:
+                assert f"`{path.parent.name}/`" in text
 
 
 # --- stages ----------------------------------------------------------------------------------
@@ -218,6 +220,14 @@ def test_what_runs_is_pinned_alike_for_both():
         for name in ("requirements.txt", "requirements-dev.txt")
     )
     assert run_pins.items() <= dev_pins.items()
+
+
+def test_no_aiohttp_is_installed_whoever_asks_for_it():
+    """Nor by a dependency of a dependency; a lock file alone could be wrong."""
+    installed = {str(one.metadata["Name"]).lower() for one in distributions()}
+    assert {"starlette", "uvicorn", "openai", "schemathesis"} <= installed
+    assert [name for name in installed if name.startswith(("aiohttp", "fastapi"))] == []
+    assert not re.search(r"^aiohttp", page("requirements-dev.txt"), re.MULTILINE)
 
 
 def test_the_wheel_holds_the_three_packages_and_no_tests(tmp_path):

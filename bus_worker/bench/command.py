@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bus_worker.bench import accuracy, cache, claims, load, road, start
+from bus_worker.bench import accuracy, cache, claims, door, load, road, start
 from bus_worker.bench.report import Section, circumstances, table
 from bus_worker.errors import BusWorkerError
 
@@ -20,6 +20,7 @@ SECTIONS = {
     "road": road.measure,
     "cache": cache.measure,
     "claims": claims.measure,
+    "door": door.measure,
     "start": start.measure,
 }
 FOLDER = Path("bench-results")

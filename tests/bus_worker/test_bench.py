@@ -46,7 +46,7 @@ def test_an_unknown_section_is_wrong_usage(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
         main(["speed"])
     assert caught.value.code == 2
-    assert "load, road, cache, claims, start" in capsys.readouterr().err
+    assert "load, road, cache, claims, door, start" in capsys.readouterr().err
 
 
 def report(path: Path, *arguments: str) -> dict:
@@ -110,3 +110,13 @@ def test_start_and_memory_are_measured_without_real_speech_too(
     assert "noise" in found["notes"]
     assert {row["unit"] for row in found["rows"]} == {"s", "MB"}
     assert all(row["median"] > 0 for row in found["rows"])
+
+
+def test_the_gateway_is_measured_beside_the_bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bus_worker.bench.door.QUICK_COUNT", 8)
+    monkeypatch.setattr("bus_worker.bench.door.WARM", 2)
+    rows = report(tmp_path / "door.json", "door")["sections"]["door"]["rows"]
+    hows = ["bus", "HTTP, a form", "HTTP, the audio alone", "HTTP, known"]
+    assert [row["how"] for row in rows] == hows
+    assert all(0 < row["median ms"] <= row["p99 ms"] for row in rows)
+    assert rows[-1]["requests/s"] > 0

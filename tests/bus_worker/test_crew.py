@@ -15,6 +15,10 @@ from bus_worker.errors import SetupError
 from tests.helpers.house import until
 
 
+async def nothing() -> None:
+    """What is done when all are ready."""
+
+
 @pytest.fixture
 async def make(bus_server: NatsServer, monkeypatch: pytest.MonkeyPatch):
     """Makes a crew of a Python program that stands for a worker."""
@@ -42,7 +46,7 @@ async def test_a_sentence_before_anybody_was_ready_is_the_end(make):
     crew, said = make(program, count=2)
     with pytest.raises(SetupError, match=r"^X=1: too low$"):
         async with asyncio.timeout(10):
-            await crew.run(lambda: None)
+            await crew.run(nothing)
     assert said == []
 
 
@@ -52,7 +56,7 @@ async def test_a_start_that_fails_without_a_word_is_tried_three_times(make):
         SetupError, match="worker 1 was killed by SIGKILL before it was ready, 3 times"
     ):
         async with asyncio.timeout(10):
-            await crew.run(lambda: None)
+            await crew.run(nothing)
     assert len(said) == 2
     assert "was killed by SIGKILL; starting it again in 0.01 s" in said[0]
     assert "starting it again in 0.02 s" in said[1]
@@ -61,7 +65,7 @@ async def test_a_start_that_fails_without_a_word_is_tried_three_times(make):
 async def test_a_worker_fails_for_ever_without_ending_those_that_were_ready(make):
     crew, said = make("import sys; sys.exit('bus-worker: gone wrong since')")
     crew._was_ready = True
-    running = asyncio.create_task(crew.run(lambda: None))
+    running = asyncio.create_task(crew.run(nothing))
     await until(lambda: len(said) >= 5, 10)
     assert not running.done()
     assert "ended with status 1 (gone wrong since); starting it again" in said[0]
@@ -112,7 +116,7 @@ async def test_one_that_stays_is_killed(
     crew, _ = make(STAYS, drain_timeout=drain)
     monkeypatch.setattr(crew_module, "COMMAND", (*crew_module.COMMAND, str(tmp_path)))
     monkeypatch.setattr(crew_module, "LEAVE", 0.4)
-    running = asyncio.create_task(crew.run(lambda: None))
+    running = asyncio.create_task(crew.run(nothing))
     await until((tmp_path / "here").exists, 10)
     (worker,) = crew.workers
     now = asyncio.Event()

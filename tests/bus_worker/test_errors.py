@@ -35,9 +35,9 @@ def test_each_survives_pickling(kind):
     assert (type(back), back.message, back.details) == (kind, "m", {"a": 1})
 
 
-def test_asking_again_helps_with_503_and_504_only():
+def test_asking_again_helps_with_429_503_and_504_only():
     assert {kind.code for kind in LEAVES if kind.retry} == {
-        "busy", "stopping", "unavailable", "deadline_exceeded",
+        "rate_limited", "busy", "stopping", "unavailable", "deadline_exceeded",
     }  # fmt: skip
     for kind in LEAVES:
-        assert kind.retry is (kind.status in {503, 504})
+        assert kind.retry is (kind.status in {429, 503, 504})

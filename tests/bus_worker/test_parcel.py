@@ -343,3 +343,45 @@ async def test_a_connection_that_a_service_has_serves_for_large_audio_too(stock:
     finally:
         await nc.close()
     await until_erased(stock)
+
+
+# --- audio left before it is known what is asked of it -------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "chunks"), [(5000, 0), (3_000_000, 4)])
+async def test_an_upload_is_left_first_and_asked_about_later_and_again(
+    stock: Workers, size: int, chunks: int
+):
+    await stock.start(seconds=0)
+    client = await stock.client()
+    async with client.leave(pieces(bytes(size))) as left:
+        assert left.size == size
+        assert (left.ticket.chunks if left.ticket else 0) == chunks
+        for _ in range(2):
+            assert (await client.transcribe(left)).text == f"{size} bytes"
+    await until_erased(stock)
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(stock: Workers):
+    client = await stock.client()
+
+    async def broken() -> AsyncIterator[bytes]:
+        async for piece in pieces(bytes(3_000_000)):
+            yield piece
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        async with client.leave(broken()):
+            pass
+    assert (await kept(stock))[0] >= 3
+    await until_erased(stock)
+
+
+async def test_an_upload_that_no_message_holds_needs_a_stream(without: Workers):
+    await without.start(seconds=0)
+    client = await without.client()
+    async with client.leave(pieces(bytes(950_000))) as left:
+        assert (await client.transcribe(left)).text == "950000 bytes"
+    with pytest.raises(errors.TooLarge, match="jetstream"):
+        async with client.leave(pieces(bytes(2_000_000))):
+            pass

@@ -1,13 +1,12 @@
 """What `up` works out before it starts anything; the real thing is tried in tests/e2e/test_up.py."""
 
 import os
-import socket
 
 import pytest
 
 from bus_worker import up as up_module
 from bus_worker.settings import Settings
-from bus_worker.up import _addresses, _Bus, _for_ours, _share, _taken
+from bus_worker.up import _addresses, _Bus, _for_ours, _share
 
 
 @pytest.fixture(autouse=True)
@@ -35,16 +34,6 @@ def test_workers_log_for_a_terminal_when_ours_is_one(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert _share(Settings(), 1)["LOG_FORMAT"] == "console"
     assert "LOG_FORMAT" not in _share(Settings(log_format="json"), 1)
-
-
-def test_a_port_is_taken_when_somebody_listens_there_or_at_localhost():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        port = listening.getsockname()[1]
-        assert _taken("127.0.0.1", port)
-        assert _taken("127.0.0.2", port)  # `localhost` would lead clients to them, not to us
-    assert not _taken("127.0.0.1", port)
 
 
 def test_other_machines_get_an_address_that_leads_here():

@@ -5,19 +5,25 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+import soundfile
 
 from bus_worker.client import TranscribeClient
 from bus_worker.embedded import NatsServer
 from bus_worker.errors import Unavailable
 from bus_worker.inbox import WorkerInfo
+from tests.helpers.clips import words
 from tests.helpers.house import until
 from tests.helpers.shell import NOBODY, PRETEND, ROOT, shell, start
+from tests.helpers.tones import encode
 
 STARTS_WITHIN = 40.0
 LEAVES_WITHIN = 15.0
@@ -63,7 +69,7 @@ class House:
     def pids(self) -> dict[str, int]:
         """Who runs: `nats-server`, `worker 1`, …"""
         lines = [
-            re.match(r"(nats-server|valkey-server|worker \d+) +pid (\d+)", line)
+            re.match(r"(nats-server|valkey-server|gateway|worker \d+) +pid (\d+)", line)
             for line in self.said
         ]
         return {line[1]: int(line[2]) for line in lines if line}
@@ -103,6 +109,15 @@ def alive(pid: int) -> bool:
         return False
 
 
+async def refuses(http: httpx2.AsyncClient) -> bool:
+    """Whether nobody listens."""
+    try:
+        await http.get("/live")
+    except httpx2.ConnectError:
+        return True
+    return False
+
+
 async def until_there(url: str, count: int) -> list[WorkerInfo]:
     """Wait until that many workers answer on the bus."""
     there: list[WorkerInfo] = []
@@ -117,7 +132,7 @@ async def test_up_transcribes_replaces_the_dead_and_leaves_nothing(up, tmp_path:
     house = await up(PRETEND__SECONDS="0.2", CACHE_ENABLED="true")
     await house.ready()
     pids = house.pids
-    assert set(pids) == {"nats-server", "valkey-server", "worker 1", "worker 2"}
+    assert set(pids) == {"nats-server", "valkey-server", "gateway", "worker 1", "worker 2"}
     assert all(map(alive, pids.values()))
     assert any("model pretend, 1 at once" in line for line in house.said)
 
@@ -135,6 +150,16 @@ async def test_up_transcribes_replaces_the_dead_and_leaves_nothing(up, tmp_path:
     replaced = int(await house.says(r"^worker 1 \(pid (\d+)\) is ready$"))
     assert replaced != pids["worker 1"]
     assert alive(replaced)
+
+    door = house.find(r"^gateway +pid \d+ +(http://\S+)$")
+    async with httpx2.AsyncClient(base_url=door, trust_env=False) as http:
+        assert (await http.post("/transcribe", files={"file": b"1"})).json()["text"] == "1 bytes"
+        os.kill(pids["gateway"], signal.SIGKILL)
+        await house.says(rf"^gateway \(pid {pids['gateway']}\) (was killed by SIGKILL)")
+        async with asyncio.timeout(STARTS_WITHIN):
+            while await refuses(http):  # noqa: ASYNC110 - it is another process
+                await asyncio.sleep(0.1)
+        assert (await http.post("/transcribe", files={"file": b"12"})).json()["text"] == "2 bytes"
 
     os.kill(pids["nats-server"], signal.SIGKILL)
     await house.says(rf"^nats-server \(pid ({pids['nats-server']})\) has died; starting it again$")
@@ -244,6 +269,15 @@ async def test_two_houses_on_one_machine_do_not_touch_each_other(up, tmp_path: P
     assert alive(first.pids["worker 1"])
 
 
+async def test_a_gateway_finds_another_port_where_its_own_is_taken(up):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        house = await up("--workers", "1", API_PORT=str(port), API_HOST="127.0.0.1")
+        await house.ready()
+        found = house.find(rf"^port {port} is taken; this gateway is at (\d+)$")
+        assert house.find(r"^gateway +pid \d+ +(\S+)$") == f"http://localhost:{found}"
+
+
 async def test_a_bus_for_other_machines_wants_the_token_that_is_printed(up, tmp_path: Path):
     house = await up("--bus-host", "0.0.0.0", "--workers", "1")  # noqa: S104 - the trial
     await house.ready()
@@ -268,7 +302,7 @@ async def test_a_bus_that_runs_already_is_used_and_stays(
 ):
     house = await up("--workers", "1", NATS_URL=bus_server.url)
     await house.ready()
-    assert set(house.pids) == {"worker 1"}
+    assert set(house.pids) == {"gateway", "worker 1"}
     (hint,) = [line for line in house.said if line.startswith("ready: ")]
     assert "NATS_URL" not in hint  # it is set already
     async with TranscribeClient(bus_server.url, timeout=10) as client:
@@ -309,7 +343,7 @@ async def test_a_house_that_cannot_stand_says_why_once_and_falls(
 ):
     house = await up(**variables)
     assert await house.ended(STARTS_WITHIN) == 1
-    (said,) = house.errors
+    (said,) = (line for line in house.errors if not line.startswith("{"))  # no log line
     assert said.startswith(f"bus-worker: {sentence}")
     assert list((tmp_path / "temporary").iterdir()) == []
 
@@ -318,6 +352,30 @@ JFK = (
     "And so my fellow Americans, ask not what your country can do for you,"
     " ask what you can do for your country."
 )
+
+
+async def curl_as_the_readme_shows(speech: Path, house: House, folder: Path) -> None:
+    """Every line of the page, with a wav; and the first with what browsers and phones record."""
+    commands = re.findall(
+        r"^curl -.*/transcribe.*$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert len(commands) == 4
+    door = house.find(r"^gateway +pid \d+ +(http://\S+)$")
+    shutil.copy(speech / "clips" / "jfk-wav.wav", folder / "hello.wav")
+    samples, rate = soundfile.read(folder / "hello.wav", dtype="float32")
+    for kind in ("webm-live", "m4a"):
+        (folder / kind).write_bytes(encode(samples, rate, kind))
+        commands.append(commands[0].replace("hello.wav", kind))
+    for command in commands:
+        process = await asyncio.create_subprocess_shell(
+            command.replace("http://localhost:8000", door).replace("curl", "curl -sS", 1),
+            cwd=folder,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        said, _ = await process.communicate()
+        *_, answer = re.findall(r"\{.*\}", said.decode())
+        assert process.returncode == 0
+        assert words(json.loads(answer)["text"]) == words(JFK), command
 
 
 @pytest.mark.timeout(180)
@@ -337,6 +395,7 @@ async def test_spoken_clips_come_back_as_words(speech: Path, up, tmp_path: Path)
         words = [word for segment in answer["segments"] for word in segment["words"]]
         assert len(words) == len(JFK.split())
         assert answer["language"] == "en"
+    await curl_as_the_readme_shows(speech, house, tmp_path)
     house.process.send_signal(signal.SIGINT)
     assert await house.ended() == 0
     local = await shell("transcribe", "--local", clips[0], cwd=tmp_path, limit=60)

@@ -115,14 +115,14 @@ def _variable(stage: Stage, option: str) -> str:
     return next(short, f"{stage.name}__{option}".upper())
 
 
-def modules() -> str:
-    """The architecture page's map: every room of `bus_worker`, top to bottom, with its first sentence."""
+def modules(package: str = "bus_worker") -> str:
+    """The architecture page's map: every room of a package, top to bottom, with its first sentence."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    (inside,) = (c for c in contracts["contracts"] if c.get("exhaustive"))
+    (inside,) = (c for c in contracts["contracts"] if c.get("containers") == [package])
     lines = []
     for layer in inside["layers"]:
         for name in (room.strip(" ()") for room in layer.split("|")):
-            path = ROOT / "bus_worker" / name
+            path = ROOT / package / name
             if path.is_dir():
                 lines.append(f"- `{name}/` {_sentence(path / '__init__.py')}")
                 parts = sorted(p for p in path.glob("*.py") if p.stem != "__init__")

@@ -1,0 +1,106 @@
+"""Routes, middleware and lifespan of the gateway, on one page."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bus_worker.client import TranscribeClient
+from bus_worker.connection import make_client
+from bus_worker.errors import Unavailable
+from bus_worker.settings import Settings
+from gateway import docs, health
+from gateway.door import Door
+from gateway.errors import Errors, error_response, ours
+from gateway.keys import Keys
+from gateway.metrics import Metrics
+from gateway.openapi import NATIVE, document
+from gateway.transcribe import transcribe
+
+__all__ = ["create_app"]
+
+_log = logging.getLogger(__name__)
+
+FIRST_WAIT = 1.0
+"""Seconds that the start waits for the bus."""
+TRY_AGAIN = 5.0
+"""Seconds between two attempts at a bus that refuses us."""
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The gateway as an ASGI application; it connects when it starts, and starts without a bus.
+
+    Raises:
+        BadSetting: the bus's address or credentials cannot be used.
+    """
+    metrics = Metrics()
+    app = Starlette(
+        routes=[
+            Route("/", health.root),
+            Route("/live", health.live),
+            Route("/ready", health.ready),
+            Route("/health", health.health),
+            Route("/stats", health.stats),
+            Route("/metrics", health.metrics),
+            Route("/cache", health.clear_cache, methods=["DELETE"]),
+            Route("/openapi.json", docs.openapi),
+            Route("/docs", docs.docs),
+            Route("/transcribe", transcribe, methods=["POST"]),
+        ],
+        middleware=[
+            Middleware(Door, metrics=metrics),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["*"],
+                expose_headers=["X-Request-Id", "Retry-After", "X-Should-Retry"],
+            ),
+            Middleware(Errors),
+            Middleware(Keys, key=settings.api_key, most=settings.api_key_requests),
+        ],
+        exception_handlers={HTTPException: _refused},
+        lifespan=_lifespan,
+    )
+    app.state.metrics = metrics
+    app.state.openapi = document(NATIVE, keyed=settings.api_key is not None)
+    app.state.settings = settings
+    app.state.client = make_client(settings, "gateway")
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    client: TranscribeClient = app.state.client
+    opening = asyncio.create_task(_open(client), name="bus")
+    try:
+        await asyncio.wait({opening}, timeout=FIRST_WAIT)
+        yield
+    finally:
+        opening.cancel()
+        await asyncio.wait({opening})
+        await client.close()
+
+
+async def _open(client: TranscribeClient) -> None:
+    """Connect, however long it takes."""
+    while True:
+        try:
+            await client.open(limit=None)
+        except Unavailable as error:
+            _log.error("%s", error.message)
+            await asyncio.sleep(TRY_AGAIN)
+        else:
+            return
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    return error_response(request.scope, *ours(error))

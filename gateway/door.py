@@ -1,0 +1,92 @@
+"""What every request passes first and every answer last: ids, headers, the end of the connection."""
+
+import asyncio
+import re
+import secrets
+import time
+from contextlib import AsyncExitStack
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.metrics import Metrics
+
+__all__ = ["Door"]
+
+LINGER = 1.0
+"""Seconds in which a body that nobody wants is still read: a socket closed on it would lose the answer."""
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""On every answer that does not bring its own."""
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Door:
+    """ASGI middleware; the request's state gets `request_id` and `exits`, closed when it is over."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Args: app is what stands behind the door; metrics counts who passes."""
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        visit = _Visit(scope, receive, send)
+        async with AsyncExitStack() as exits:
+            scope["state"] |= {"request_id": visit.request_id, "exits": exits}
+            with self._metrics.request(scope, lambda: visit.status):
+                await self._app(scope, visit.receive, visit.send)
+
+
+class _Visit:
+    """One request: what of it has come, what of its answer has gone."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        self.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        self.status = 0
+        self._receive = receive
+        self._send = send
+        self._expecting = (
+            headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        )
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._expecting = False
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self.request_id
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+            if self._expecting:
+                headers["Connection"] = "close"
+        elif self._expecting and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await self._hear_out()
+            message = {"type": "http.response.body", "body": b""}
+        await self._send(message)
+
+    async def _hear_out(self) -> None:
+        """Read what is still on its way, for a moment."""
+        until = time.monotonic() + LINGER
+        while self._expecting and (left := until - time.monotonic()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self.receive()
+            except TimeoutError:
+                return

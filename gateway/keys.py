@@ -1,0 +1,73 @@
+"""Who may come in, and how many uploads of one key at once."""
+
+import hashlib
+import hmac
+from collections import Counter
+
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bus_worker.errors import RateLimited, Unauthorized
+
+__all__ = ["OPEN", "Keys"]
+
+OPEN = frozenset({"/", "/live", "/ready"})
+"""Addresses that need no key."""
+
+
+class Keys:
+    """ASGI middleware: asks for a key where one is set, counts uploads in hand by key."""
+
+    def __init__(self, app: ASGIApp, key: SecretStr | None, most: int) -> None:
+        """Args: key may hold several, comma-separated; `most` uploads of each at once."""
+        self._app = app
+        texts = key.get_secret_value().split(",") if key else []
+        # Hashed, all are of one length, and comparing takes the same time whatever was given.
+        self._keys = [_hashed(text.strip().encode()) for text in texts if text.strip()]
+        self._most = most
+        self._in_hand: Counter[bytes] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            await self._app(scope, receive, send)
+            return
+        who = self._who(Headers(scope=scope))
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        if self._in_hand[who] >= self._most:
+            raise RateLimited(
+                f"{self._most} uploads of this key are in hand already; try again when one is answered"
+            )
+        self._in_hand[who] += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._in_hand[who] -= 1
+
+    def _who(self, headers: Headers) -> bytes:
+        """The caller's key, hashed; nobody's where none is set.
+
+        Raises:
+            Unauthorized: none was shown, or a wrong one.
+        """
+        if not self._keys:
+            return b""
+        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        shown = headers.get("x-api-key") or (bearer.strip() if kind.lower() == "bearer" else "")
+        if not shown:
+            raise Unauthorized(
+                "an API key is needed: X-API-Key: <key>, or Authorization: Bearer <key>"
+            )
+        hashed = _hashed(shown.encode("latin-1"))  # the bytes as they came
+        # Every key is compared, so that the time does not tell which one is near.
+        matching = [key for key in self._keys if hmac.compare_digest(key, hashed)]
+        if not matching:
+            raise Unauthorized("this API key is wrong")
+        return matching[0]
+
+
+def _hashed(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
