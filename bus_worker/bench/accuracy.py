@@ -36,7 +36,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--longest", type=float, default=30.0, metavar="SECONDS")
     parser.add_argument("--words", action="store_true", help="compare the words' times too")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="VARIABLE=VALUE", help="a setting of ours"
+        "--set",
+        action="append",
+        type=_setting,
+        default=[],
+        metavar="VARIABLE=VALUE",
+        help="a setting of ours",
     )
 
 
@@ -44,7 +49,7 @@ async def measure(args: argparse.Namespace) -> list[Section]:
     """Every engine on every clip, for each number at once, the language given and detected."""
     clips = read_clips(args.place, longest=args.longest, languages=args.languages)
     clips = clips[:: QUICK if args.quick else 1]
-    options = dict(pair.split("=", 1) for pair in args.set)
+    options = dict(args.set)
     speed: list[Row] = []
     words: list[Row] = []
     async with opened(args.model, args.replicas, args.threads, options) as engines:
@@ -131,7 +136,7 @@ async def _times(engines: Mapping[str, Engine], clips: Sequence[Clip]) -> Sectio
     runs = await _in_turns(both, clips, 2, told=True, words=True)
     near, equal = times_agree(runs[OURS].heard, runs[STOCK].heard)
     row = {"equal words": equal, "within 0.1 s": near, "%": round(100 * near / max(1, equal), 1)}
-    return Section("Times of words, against stock's", [row], "English clips, start and end both.")
+    return Section("Times of words: against stock's", [row], "English clips, start and end both.")
 
 
 def _speed_section(clips: Sequence[Clip], rows: Sequence[Row], args: argparse.Namespace) -> Section:
@@ -160,3 +165,10 @@ def _numbers(text: str) -> list[int]:
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split(","))
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no VARIABLE=VALUE")
+    return name, value

@@ -57,7 +57,10 @@ def _listed(manifest: Path) -> Iterator[Clip]:
         raise SetupError(f"{manifest}: not a manifest of one JSON object a line") from exc
     for row in rows:
         if row.get("text") and row.get("kind") != "derived":
-            audio = (manifest.parent / row["file"]).read_bytes()
+            try:
+                audio = (manifest.parent / row["file"]).read_bytes()
+            except (OSError, KeyError) as exc:
+                raise SetupError(f"{manifest}: a row's file is not there: {exc}") from exc
             name, language = str(row.get("id") or row["file"]), row.get("language") or LANGUAGE
             yield Clip(name, audio, row["text"], language, row.get("seconds") or _seconds(audio))
 

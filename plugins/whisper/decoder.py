@@ -90,6 +90,14 @@ class Decoder(WhisperModel):
         """The first token that is no text."""
         return int(self.hf_tokenizer.token_to_id("<|endoftext|>") or 0)
 
+    @functools.cached_property
+    def unsaid(self) -> list[int]:
+        """Tokens that are never written (brackets, notes); the same in every language."""
+        tokenizer = Tokenizer(
+            self.hf_tokenizer, self.model.is_multilingual, task="transcribe", language="en"
+        )
+        return list(get_suppressed_tokens(tokenizer, [-1]))  # type: ignore[arg-type]  # it says tuple, wants list
+
     def watched(self, check: Callable[[], None]) -> Self:
         """The same model for one caller: `check` is called before each of its steps, and may raise."""
         watched = copy.copy(self)
@@ -113,7 +121,10 @@ class Decoder(WhisperModel):
             self.hf_tokenizer, self.model.is_multilingual, task="transcribe", language="en"
         )
         prompt = self.get_prompt(tokenizer, tokenizer.encode(" warm"))
-        self.model.generate(window.encoded, [prompt], beam_size=5, max_length=len(prompt) + 8)
+        self.model.generate(
+            window.encoded, [prompt], beam_size=5, max_length=len(prompt) + 8,
+            suppress_tokens=self.unsaid,
+        )  # fmt: skip
 
     def listen(self, samples: Samples, *, short: bool = True) -> Window:
         """The first window of samples (one frame of 10 ms at least), encoded."""
@@ -152,7 +163,7 @@ class Decoder(WhisperModel):
         tokenizer = Tokenizer(
             self.hf_tokenizer, self.model.is_multilingual, task=asked.task, language=language
         )
-        how = _transcription_options(tokenizer, asked, options)
+        how = _transcription_options(asked, options, self.unsaid)
         shown = [*self._plain(tokenizer, asked.prompt or ""), *earlier]
         spoken = 0.0
         rest: Window | None = window
@@ -186,10 +197,12 @@ class Decoder(WhisperModel):
             written = Written.of(
                 *self.generate_with_fallback(window.encoded, prompt, tokenizer, tries)
             )
+            if window.whole:
+                return written
             why = doubt(written, window.seconds, tokenizer.timestamp_begin)
             if tries is not how:
                 why = why or _unsure(written, options)
-            if why is None or window.whole:
+            if why is None:
                 return written
             self.effort.doubts.append(why)
             window.widen()
@@ -301,7 +314,7 @@ def _segments(
 
 
 def _transcription_options(
-    tokenizer: Tokenizer, asked: Asked, options: Options
+    asked: Asked, options: Options, unsaid: list[int]
 ) -> TranscriptionOptions:
     return TranscriptionOptions(
         beam_size=asked.beam_size or options.beam_size,
@@ -321,7 +334,7 @@ def _transcription_options(
         initial_prompt=None,
         prefix=None,
         suppress_blank=True,
-        suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),  # type: ignore[arg-type]  # it says tuple, wants list
+        suppress_tokens=unsaid,
         without_timestamps=False,
         max_initial_timestamp=1.0,
         word_timestamps=asked.word_timestamps,

@@ -107,7 +107,8 @@ def find_speech(samples: Samples, threshold: float, min_silence_ms: int) -> list
 
 def _placed(raw: RawSegment, utterance: Utterance, before: list[Segment]) -> Segment:
     """A segment with the clip's own times: in order, within the utterance, rounded for the wire."""
-    earliest, latest = before[-1].end if before else 0.0, utterance.end
+    earliest = max(before[-1].end if before else 0.0, min(utterance.begin, utterance.end))
+    latest = utterance.end
 
     def fit(seconds: float) -> float:
         return min(max(round(float(seconds), 2), earliest), latest)
