@@ -22,7 +22,8 @@ TOLD = {"given": (True,), "detected": (False,), "both": (True, False)}
 
 def run(args: Namespace) -> int:
     """Measure, print, and keep the figures as JSON with pictures beside."""
-    need("jiwer", "matplotlib", "whisper_normalizer")
+    gateway = ["starlette"] if "http" in args.via and not args.tune else []
+    need("jiwer", "matplotlib", "whisper_normalizer", *gateway)
     report = circumstances(shlex.join(["bus-worker", *sys.argv[1:]]))
     say(f"{report['machine']}, {report['date'][:10]}, load average {report['load_average_before']}")
     return asyncio.run(_tune(args, report) if args.tune else _compare(args, report))

@@ -145,8 +145,8 @@ def _bench(commands: Any) -> None:
     )
     add = bench.add_argument
     add(
-        "place", metavar="PLACE", type=Path,
-        help="a folder with name.txt beside each name.wav, or a manifest.jsonl",
+        "place", metavar="FOLDER", type=Path,
+        help="speech to measure with: name.txt beside each name.wav, or a manifest.jsonl (or that file)",
     )  # fmt: skip
     add(
         "--tune", action="store_true",
