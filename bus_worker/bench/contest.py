@@ -26,6 +26,8 @@ __all__ = ["ROUNDS", "Contest", "Outcome", "measure", "need", "prepared", "space
 ASKED = {True: "given", False: "detected"}
 ROUNDS = 2
 """Each caller has at least so many clips to bring, or the run would be all beginning and end."""
+TURNS = 4
+"""Few clips are shared out among so many turns, where that leaves enough for every caller."""
 
 Tell = Callable[[str], None]
 
@@ -157,7 +159,7 @@ def _parts(clips: Sequence[Clip], at_once: int) -> Iterator[Sequence[Clip]]:
     """Turns long enough for so many callers; a few clips come several times for many callers."""
     least = ROUNDS * at_once
     all_ = list(clips) * math.ceil(least / len(clips))
-    count = max(1, len(all_) // max(TURN, least))
+    count = max(1, min(len(all_) // least, max(TURNS, len(all_) // TURN)))
     cuts = [n * len(all_) // count for n in range(count + 1)]
     for begin, end in itertools.pairwise(cuts):
         yield all_[begin:end]
