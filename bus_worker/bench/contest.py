@@ -215,6 +215,6 @@ def _section(clips: Sequence[Clip], rows: Sequence[Row], contest: Contest) -> Se
         f" {setup.device}, {setup.replicas} x {setup.threads} threads{settings}",
         rows,
         "Each in a process of its own, in turns; all read the files' bytes. Errors: words, after"
-        " Whisper's normaliser. Memory: the peaks of the process and of all that it started, added"
-        f" up; over the bus and HTTP that is the caller too. Ours: {contest.names[0]}.",
+        " Whisper's normaliser. Memory: the peaks so far of the process and of all that it started,"
+        f" added up; over the bus and HTTP that is the caller too. Ours: {contest.names[0]}.",
     )

@@ -105,8 +105,11 @@ class Seat:
 
     async def _tell(self, what: dict[str, Any]) -> None:
         assert self._process.stdin is not None  # noqa: S101 - as above
-        self._process.stdin.write(json.dumps(what).encode() + b"\n")
-        await self._process.stdin.drain()
+        with contextlib.suppress(
+            ConnectionError
+        ):  # it has ended; the answer that is missing says so
+            self._process.stdin.write(json.dumps(what).encode() + b"\n")
+            await self._process.stdin.drain()
 
     async def _answer(self, limit: float) -> dict[str, Any]:
         assert self._process.stdout is not None  # noqa: S101 - as above

@@ -79,6 +79,16 @@ async def test_what_a_contender_cannot_hear_is_counted_and_the_run_goes_on(place
     assert run.requests == len(run.each) == 4
 
 
+async def test_a_contender_that_dies_ends_the_run_in_a_sentence(place: Path):
+    wanted = Wanted(str(place))
+    setup = await contest.prepared("tiny.en", None, replicas=1)
+    async with seat.seated(VIA["engine"], setup, wanted) as sitting:
+        sitting._process.kill()
+        await sitting._process.wait()
+        with pytest.raises(SetupError, match="engine alone: ended without a word"):
+            await sitting.hear(wanted.read(), 1, told=True, into=Run())
+
+
 async def test_a_contender_that_cannot_open_ends_the_run_with_its_words(place: Path):
     setup = Setup(str(place), "none", options={"WHISPER__BEAM_SIZE": "99"})
     with pytest.raises(SetupError, match=r"engine alone: WHISPER__BEAM_SIZE='99'"):
