@@ -242,8 +242,8 @@ class Calls:
         payload = await call.parcel.message(self.checks, lean=call.refused > 1)
         names = self._names
         subject = names.transcribe(call.model) if call.model else names.transcribe_default
+        call.asked += 1  # before: cancelled while it is being written, it may still go out
         await self._inbox.publish(subject, payload, box.subject, call.headers())
-        call.asked += 1
         while True:
             msg = await _next(box)
             if refused(msg):

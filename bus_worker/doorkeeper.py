@@ -32,6 +32,7 @@ class Doorkeeper:
         self._near = EVERYWHERE.get(host, host)
         self._variables = {**variables, "API_HOST": host, "API_PORT": str(port)}
         self._drain_timeout = drain_timeout
+        self._stopping = False
 
     @property
     def url(self) -> str:
@@ -49,6 +50,8 @@ class Doorkeeper:
         while True:
             await self.process.start(self._variables)
             how = await self.process.ended()
+            if self._stopping:
+                await asyncio.Event().wait()  # its end is no news; the crew's comes next
             if self.process.sentence and not self.process.ready:
                 raise SetupError(f"the gateway: {self.process.sentence}")
             say(f"gateway (pid {self.process.pid}) {how}; starting it again in {pause:g} s")
@@ -66,6 +69,7 @@ class Doorkeeper:
 
     async def stop(self, now: asyncio.Event) -> None:
         """Let it finish what it has in hand; kill it when `now` is set."""
+        self._stopping = True
         if self.process.process is None:
             return
         self.process.send(signal.SIGTERM)

@@ -1,6 +1,6 @@
 """nats-py's client without its ways to die silently, and with one-message subscriptions.
 
-nats-py 2.16.0 can go silent in six ways while `is_connected` stays True. The overrides are of
+nats-py 2.16.0 can go silent in six ways while `is_connected` stays True, and swallows a cancellation. The overrides are of
 private methods, so they fit 2.16 only; each has a test that the stock class fails.
 """
 
@@ -50,6 +50,15 @@ class HardenedClient(Client):
         self._pongs.append(future or asyncio.get_running_loop().create_future())
         await self._send_command(PING_PROTO)
         await self._flush_pending()
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: FBT001, FBT002 - as it is there
+        """Kick the writer, and be cancelled where the caller is: stock goes on for somebody who has left."""
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        done = await super()._flush_pending(force_flush)
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+        return done
 
     async def _process_pong(self) -> None:
         """Take a PONG whose waiter gave up: stock sets its cancelled future and loses the read loop."""

@@ -49,5 +49,6 @@ def set_up_logs(level: str = "INFO", style: Literal["auto", "json", "console"] =
         "huggingface_hub",
         "numba",
         "asyncio",
+        "uvicorn",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)

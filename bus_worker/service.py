@@ -6,7 +6,7 @@ Deadlines, heartbeats and cancellation of a request live here; who gets which re
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -76,6 +76,8 @@ class Service:
         self._model = transcriber.model.name
         self._in_hand: dict[str, Arrival] = {}
         self._subs: list[Subscription] = []
+        self._cancelled: deque[str] = deque(maxlen=256)
+        """Calls cancelled that are not in hand: another worker's, or a moment behind their cancel."""
         self._stuck: dict[int, float] = {}
         self._leaving = False
         self._started = datetime.now(UTC)
@@ -179,7 +181,10 @@ class Service:
 
         Raises:
             BadRequest: it is another caller's.
+            Cancelled: its cancel overtook it; the two come on two subscriptions.
         """
+        if arrival.call_id in self._cancelled:
+            raise Cancelled
         known = self._in_hand.get(arrival.call_id)
         if known is None:
             return False
@@ -350,13 +355,14 @@ class Service:
 
     async def _on_cancel(self, msg: Msg) -> None:
         try:
-            arrival = self._in_hand.get(
-                str(unpack_hostile(msg.data, MAX_CONTROL).get("call_id", ""))
-            )
+            call_id = str(unpack_hostile(msg.data, MAX_CONTROL).get("call_id", ""))
         except BadRequest:
             return
+        arrival = self._in_hand.get(call_id)
         if arrival is not None:
             arrival.give_up(Cancelled())
+        else:
+            self._cancelled.append(call_id)
         if may_answer(msg.reply):
             mine = {"worker_id": self._transcriber.worker_id, "cancelled": arrival is not None}
             await self._publish(msg.reply, mine)

@@ -40,6 +40,23 @@ async def test_a_pong_after_its_flush_gave_up_does_no_harm(kind, bus_server: Nat
         assert await hears(client) is (kind is HardenedClient)
 
 
+async def test_a_publish_that_is_cancelled_while_it_waits_for_the_writer_is_cancelled(
+    kind, bus_server: NatsServer
+):
+    async with connected(kind, bus_server.url) as client:
+        client._flusher_task.cancel()
+        await asyncio.wait({client._flusher_task})
+        client._flusher_task = asyncio.create_task(
+            asyncio.sleep(60)
+        )  # a writer that takes its time
+        publishing = asyncio.create_task(client._flush_pending(force_flush=True))
+        await asyncio.sleep(0.01)
+        publishing.cancel()
+        await asyncio.wait({publishing}, timeout=2)
+        client._flusher_task.cancel()
+        assert publishing.cancelled() is (kind is HardenedClient)
+
+
 @pytest.mark.parametrize(
     "block",
     [

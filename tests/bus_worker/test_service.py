@@ -127,6 +127,21 @@ async def test_heartbeats_come_at_once_and_go_on(workers: Workers):
     assert ["working" in unpack(m.data) for m in got] == [True] * 4
 
 
+async def test_a_cancel_that_overtakes_its_request_holds(workers: Workers):
+    """The two come on two subscriptions: sent in one breath, the cancel was read first, and the work done."""
+    service = await workers.start(seconds=5)
+    nc = (await workers.bus()).client
+    for number in range(5):
+        headers = {"Stt-Call-Id": f"left-{number}"}
+        await nc.publish(
+            "stt.v1.transcribe.pretend", pack({"audio": b"x"}), reply="_INBOX.a.b", headers=headers
+        )
+        await nc.publish("stt.control.cancel", pack({"call_id": f"left-{number}"}))
+        await nc.flush()
+        await until(lambda done=number + 1: service.counts["cancelled"] == done)
+        await until(lambda: not service.credits.busy)
+
+
 async def test_cancel_ends_the_work_and_every_worker_answers(workers: Workers):
     services = [await workers.start(seconds=30), await workers.start(seconds=30)]
     nc = (await workers.bus()).client
