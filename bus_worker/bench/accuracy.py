@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bus_worker.bench.clips import Clip, read_clips
-from bus_worker.bench.engines import OURS, STOCK, STOCK_DEFAULTS, Engine, Timed, hear_all, opened
+from bus_worker.bench.engines import OURS, STOCK, Engine, Timed, hear_all, opened
 from bus_worker.bench.report import Row, Section, percentile
 from bus_worker.bench.verdict import compared, counted, rate, times_agree
 
@@ -152,7 +152,7 @@ def _speed_section(clips: Sequence[Clip], rows: Sequence[Row], args: argparse.Na
 def words_section(rows: Sequence[Row]) -> Section:
     """The table of `verdicts`."""
     return Section(
-        f"Accuracy: word error rates, against {STOCK} ({STOCK_DEFAULTS} writes the same)",
+        f"Accuracy: word error rates, against {STOCK}",
         rows,
         "Whisper's normaliser; the difference's interval is a paired bootstrap over clips. Ruined:"
         " clips that stock reads with 10 % errors or less, and ours with more than 40 %.",
