@@ -163,6 +163,8 @@ async def _measured(
             if key not in sitting:
                 opening = seated(VIA["engine"], _with(setup, one), wanted)
                 sitting[key] = await stack.enter_async_context(opening)
+        # All as often: a run's end, when not all slots have work, must not weigh more for one.
+        rounds = math.ceil(ROUNDS * max(one.slots for one in tries) / len(clips))
         alone, busy = [Run() for _ in tries], [Run() for _ in tries]
         for turn in range(TURNS):
             numbers = range(len(tries))
@@ -170,7 +172,6 @@ async def _measured(
                 one = tries[n]
                 seat = sitting[one.replicas, one.threads, one.batch]
                 await seat.hear(clips, 1, told=True, into=alone[n])
-                rounds = math.ceil(ROUNDS * one.slots / len(clips))
                 await seat.hear([*clips] * rounds, one.slots, told=True, into=busy[n])
     return [_summed(*found) for found in zip(tries, alone, busy, strict=True)]
 
