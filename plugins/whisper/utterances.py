@@ -28,7 +28,11 @@ PAUSE_MS = 160
 _SURE = round(0.4 * SAMPLE_RATE)
 """Around speech somebody may yet speak: its edges are soft, and the detector is late."""
 _PADDING = 1 * SAMPLE_RATE
-"""Kept around speech, so that the model hears what silence is here; shorter pauses are kept whole.
+"""Kept around speech, so that the model hears what silence is here; pauses up to twice that stay whole.
+
+Measured on the 106 clips of 30 s or less, base, language given: 11.2 % word errors in English and
+16.4 % in German, Spanish, French and Portuguese (faster-whisper itself 11.5 and 18.0); with 0.4 s
+at inner edges 11.6 and 17.2 %, and three times as many words whose times were off.
 """
 _EDGE = 1.1
 """Seconds at a joint in which no segment begins that goes on after it, nor ends that came before."""
