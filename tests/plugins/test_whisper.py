@@ -37,7 +37,7 @@ def tiny() -> Iterator[Ears]:
 
 @pytest.fixture
 def calls(tiny: Ears, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Every call of the decoder, as CTranslate2 gets it."""
+    """Every call of the decoder, as CTranslate2 would get it from a caller who is alone."""
     seen: list[dict[str, Any]] = []
     real = tiny.engine.decoder.model
 
@@ -45,9 +45,9 @@ def calls(tiny: Ears, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         def __getattr__(self, name: str) -> Any:
             return getattr(real, name)
 
-        def generate(self, features: Any, prompts: list[list[int]], **how: Any) -> Any:
+        def generate(self, features: Any, prompts: list[list[int]], check: Any, **how: Any) -> Any:
             seen.append(how | {"prompt": prompts[0]})
-            return real.generate(features, prompts, **how)
+            return real.generate(features, prompts, check, **how)
 
     monkeypatch.setattr(tiny.engine.decoder, "model", Spy())
     return seen
