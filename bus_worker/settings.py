@@ -124,6 +124,14 @@ def _model(value: str | None) -> str | None:
     return value
 
 
+def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    """As browsers write origins; one written otherwise would let nobody in, and nobody would be told."""
+    plain = tuple(origin.lower().removesuffix("/") for origin in value)
+    if not all(re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+", origin) for origin in plain):
+        raise ValueError("must be *, or origins such as https://app.example, without a path")
+    return plain
+
+
 class Settings(BaseModel):
     """The worker's, the client's and the command line's settings."""
 
@@ -220,7 +228,7 @@ class Settings(BaseModel):
         "gpt-4o-mini-transcribe-2025-12-15",
     )  # fmt: skip
     """Names of OpenAI's that mean the default model to the gateway."""
-    cors_origins: Listed = ("http://localhost:3000",)
+    cors_origins: Annotated[Listed, AfterValidator(_origins)] = ("http://localhost:3000",)
     """Web pages of these origins may call the gateway from a browser; `*` lets all."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
