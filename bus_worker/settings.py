@@ -220,7 +220,7 @@ class Settings(BaseModel):
     api_key: SecretStr | None = None
     """What callers of the gateway must show; several are comma-separated. Unset: open to all."""
     api_key_requests: int = Field(64, ge=1)
-    """Uploads that one key may have in hand at once on one gateway."""
+    """Uploads that one key, or all callers where none is set, may have in hand at once on one gateway."""
     upload_timeout: float = Field(60.0, gt=0, allow_inf_nan=False)
     """Seconds that an upload may take to arrive."""
     openai_models: Listed = (
