@@ -25,7 +25,7 @@ run: $(RUN)  ## start one worker for the bus that NATS_URL names
 	@$(BIN)/bus-worker run $(ARGS)
 
 test: $(DEV)  ## run all tests, real servers included (ARGS="-k credits" picks some)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 soak: $(DEV)  ## run the long trials: kill loops, hours of audio
 	$(BIN)/pytest -m soak $(ARGS)

@@ -5,11 +5,11 @@ import asyncio
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bus_worker.bench import cache, claims, door, load, road, start
+from bus_worker.bench import accuracy, cache, claims, door, load, road, start
 from bus_worker.bench.report import Section, circumstances, table
 from bus_worker.errors import BusWorkerError
 
@@ -24,17 +24,18 @@ SECTIONS = {
     "start": start.measure,
 }
 FOLDER = Path("bench-results")
+ACCURACY = "accuracy"
+"""Takes clips, and takes long: it runs when it is asked for, alone."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the sections asked for; returns the exit status."""
-    args = _parser().parse_args(argv)
-    report = circumstances(
-        shlex.join(["python", "-m", "bus_worker.bench", *(argv or sys.argv[1:])])
-    )
+    argv = sys.argv[1:] if argv is None else argv
+    args = (_listening() if argv[:1] == [ACCURACY] else _parser()).parse_args(argv)
+    report = circumstances(shlex.join(["python", "-m", "bus_worker.bench", *argv]))
     _say(f"{report['machine']}, {report['date'][:10]}")
     try:
-        report["sections"] = asyncio.run(_run(args.sections or list(SECTIONS), quick=args.quick))
+        report["sections"] = asyncio.run(_run(args))
     except BusWorkerError as exc:
         sys.stderr.write(f"bus-worker bench: {exc.message}\n")
         return 1
@@ -55,11 +56,26 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="SECTION",
         type=_section,
-        help=f"{', '.join(SECTIONS)} (default: all)",
+        help=f"{', '.join(SECTIONS)} (default: all); or `{ACCURACY} PLACE`",
     )
+    _common(parser)
+    return parser
+
+
+def _listening() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        f"python -m bus_worker.bench {ACCURACY}",
+        description="Compare the engine with faster-whisper itself on your clips.",
+    )
+    parser.add_argument("section", choices=[ACCURACY], help=argparse.SUPPRESS)
+    accuracy.arguments(parser)
+    _common(parser)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="short runs, rough figures")
     parser.add_argument("--json", type=Path, metavar="PATH", help=f"default: a file in {FOLDER}/")
-    return parser
 
 
 def _section(name: str) -> str:
@@ -68,13 +84,21 @@ def _section(name: str) -> str:
     return name
 
 
-async def _run(names: Sequence[str], *, quick: bool) -> dict[str, Any]:
+async def _run(args: argparse.Namespace) -> dict[str, Any]:
     sections: dict[str, Any] = {}
-    for name in names:
-        section: Section = await SECTIONS[name](quick=quick)
+    async for name, section in _measured(args):
         _say(f"\n{section.title}\n{table(section.rows)}\n{section.notes}")
         sections[name] = {"title": section.title, "rows": section.rows, "notes": section.notes}
     return sections
+
+
+async def _measured(args: argparse.Namespace) -> AsyncIterator[tuple[str, Section]]:
+    if "section" in args:
+        for section in await accuracy.measure(args):
+            yield section.title.partition(":")[0].lower(), section
+        return
+    for name in args.sections or SECTIONS:
+        yield name, await SECTIONS[name](quick=args.quick)
 
 
 def _say(text: str) -> None:

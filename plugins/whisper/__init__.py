@@ -11,7 +11,7 @@ __all__ = ["Engine", "Options", "whisper"]
     Options,
     needs=("samples",),
     gives=("segments",),
-    version="1",
+    version="2",
     per_request=PER_REQUEST,
     open=open_engine,
 )

@@ -22,7 +22,8 @@ from bus_worker.plugin import Options as Asked
 from plugins.whisper.options import Options
 
 if TYPE_CHECKING:
-    from plugins.whisper.decoding import Decoder, Heard
+    from plugins.whisper.decoder import Decoder
+    from plugins.whisper.decoding import Heard
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ async def open_engine(options: Options) -> AsyncIterator[Engine]:
     finally:
         stop.set()
         loading.shutdown(wait=False, cancel_futures=True)
-    slots = decoder.model.num_workers
+    slots = decoder.model.num_workers * options.batch
     executor = ThreadPoolExecutor(slots, "whisper")
     try:
         yield Engine(local.info, slots, decoder.languages(), decoder, executor)
@@ -95,7 +96,8 @@ def _load(options: Options, stop: threading.Event) -> "tuple[LocalModel, Decoder
     )
     import ctranslate2  # noqa: PLC0415 - half a second with what follows: here, beside the other thread
 
-    from plugins.whisper.decoding import Decoder  # noqa: PLC0415 - as above
+    from plugins.whisper.decoder import Decoder  # noqa: PLC0415 - as above
+    from plugins.whisper.sharing import SharedModel  # noqa: PLC0415 - as above
 
     gpus = ctranslate2.get_cuda_device_count()  # type: ignore[attr-defined]  # has no types
     device = options.device if options.device != "auto" else "cuda" if gpus else "cpu"
@@ -107,14 +109,16 @@ def _load(options: Options, stop: threading.Event) -> "tuple[LocalModel, Decoder
             f"WHISPER_COMPUTE_TYPE={options.compute_type!r}: a {device} here can do"
             f" {', '.join(sorted(supported))}"
         )
+    lanes = options.replicas or _replicas(device, options.threads)
     try:
         decoder = Decoder(
             str(local.path),
             device=device,
             compute_type=options.compute_type,
             cpu_threads=options.threads,
-            num_workers=options.replicas or _replicas(device, options.threads),
+            num_workers=lanes,
         )
+        decoder.model = SharedModel(decoder.model, lanes=lanes, most=options.batch)
         decoder.warm()
     except Exception as exc:
         raise _unloadable(local, device, exc) from exc

@@ -30,7 +30,11 @@ class Options(BaseModel):
     """Clips decoded at once on one set of weights; unset: cores // threads, on a GPU 1."""
     threads: int = Field(1, ge=1, le=64)
     """CPU threads of one replica; more replicas of one thread each beat fewer of more."""
+    batch: int = Field(1, ge=1, le=64)
+    """Clips that one replica decodes in one go when they wait for it."""
 
+    short_context: bool = True
+    """Encode a window's own length and some silence, not 30 s; doubtful text is tried again with more."""
     beam_size: int = Field(5, ge=1, le=10)
     """Hypotheses kept while decoding, where the request does not say."""
     default_language: str = Field("en", pattern=r"^[a-z]{2,3}$")

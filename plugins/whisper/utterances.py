@@ -26,6 +26,12 @@ PAUSE_MS = 160
 
 _PADDING = round(0.4 * SAMPLE_RATE)
 """Kept around speech: its edges are soft, and the detector is late."""
+_OUTER = 1 * SAMPLE_RATE
+"""Kept before the first speech and after the last, so that the model hears what silence is here.
+
+Measured on the clips of 30 s or less, base: with 0.4 s 18.6 % word errors in German, Spanish,
+French and Portuguese and 11.6 % in English, with 1 s 16.3 and 11.6 %, with all of it 16.6 and 11.4 %.
+"""
 _EDGE = 0.5
 """Seconds at a joint in which no segment begins that goes on after it, nor ends that came before."""
 
@@ -45,6 +51,8 @@ class Utterance:
     """
 
     spans: tuple[Span, ...]
+    lead: int = 0
+    """Samples at its beginning in which surely nobody speaks."""
 
     def samples(self, clip: Samples) -> Samples:
         """What the decoder hears."""
@@ -56,6 +64,11 @@ class Utterance:
     def end(self) -> float:
         """The clip's second at which it ends, rounded down to hundredths."""
         return self.spans[-1].end * 100 // SAMPLE_RATE / 100
+
+    @property
+    def begin(self) -> float:
+        """The clip's second before which nothing is said, rounded up to hundredths."""
+        return -(-(self.spans[0].start + self.lead) * 100 // SAMPLE_RATE) / 100
 
     def at(self, heard: float) -> float:
         """The clip's second of a moment heard."""
@@ -90,7 +103,7 @@ class Utterance:
 
 def whole(speech: list[Span], length: int) -> list[Utterance]:
     """All speech in a clip of `length` samples as one utterance (none if there is none)."""
-    return [Utterance(tuple(_padded(speech, length)))] if speech else []
+    return [_utterance(speech, _padded(speech, length))] if speech else []
 
 
 def cut(speech: list[Span], length: int) -> list[Utterance]:
@@ -107,7 +120,7 @@ def cut(speech: list[Span], length: int) -> list[Utterance]:
         if middle := _longest_pause(speech, first, end):
             pieces += [(middle, end), (first, middle)]
         else:
-            done.append(Utterance(tuple(kept[first:end])))
+            done.append(_utterance(speech[first:end], kept[first:end]))
     return done
 
 
@@ -137,15 +150,22 @@ def _longest_pause(speech: list[Span], first: int, end: int) -> int:
     return max(cuts, default=(0, 0))[1]
 
 
+def _utterance(speech: list[Span], kept: list[Span]) -> Utterance:
+    """Spans kept around speech; where nothing was left out before it, words may begin at once."""
+    lead = speech[0].start - _PADDING - kept[0].start if kept[0].start else 0
+    return Utterance(tuple(kept), max(0, lead))
+
+
 def _padded(speech: list[Span], length: int) -> list[Span]:
     """Spans with their surroundings; where two would overlap they meet in the middle."""
     pauses = [after.start - before.end for before, after in itertools.pairwise(speech)]
-    before = [2 * _PADDING, *pauses]
-    after = [*pauses, 2 * _PADDING]
+    before = [2 * _OUTER, *pauses]
+    most = [_OUTER, *(_PADDING for _ in pauses), _OUTER]
+    after = [*pauses, 2 * _OUTER]
     return [
         Span(
-            max(0, span.start - min(_PADDING, before[index] - before[index] // 2)),
-            min(length, span.end + min(_PADDING, after[index] // 2)),
+            max(0, span.start - min(most[index], before[index] - before[index] // 2)),
+            min(length, span.end + min(most[index + 1], after[index] // 2)),
         )
         for index, span in enumerate(speech)
     ]

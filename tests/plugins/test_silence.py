@@ -10,6 +10,7 @@ from plugins.decode import decode
 from plugins.normalize import Options as NormalizeOptions
 from plugins.normalize import normalize
 from plugins.silence import Options, silence
+from tests.helpers.clips import manifest
 from tests.helpers.tones import FORMATS, Samples, encode, noise, tone
 
 
@@ -28,7 +29,7 @@ def heard(samples: Samples, **options: float) -> Draft:
     return draft
 
 
-@pytest.mark.parametrize("samples", [np.zeros(16000), np.zeros(0), noise(1, level=0.0009)])
+@pytest.mark.parametrize("samples", [np.zeros(16000), np.zeros(0), noise(1, level=0.00028)])
 def test_silence_ends_the_walk_with_nothing_said(samples: Samples):
     draft = Draft(samples=samples.astype(np.float32), language="en", language_probability=0.9)
     draft.text = "invented"
@@ -40,7 +41,7 @@ def test_silence_ends_the_walk_with_nothing_said(samples: Samples):
     assert draft.warnings == ["silent_audio"]
 
 
-@pytest.mark.parametrize("samples", [noise(1, level=0.0011), tone(1), np.full(100, 1e30)])
+@pytest.mark.parametrize("samples", [noise(1, level=0.00033), tone(1), np.full(100, 1e30)])
 def test_what_can_be_heard_goes_on(samples: Samples):
     draft = heard(samples.astype(np.float32))
     assert not draft.finished
@@ -63,6 +64,13 @@ def test_quiet_speech_is_not_silence():
     draft = in_order(encode(noise(2, level=0.002), 16000, "wav"))
     assert not draft.finished
     assert np.abs(draft.samples).max() == pytest.approx(1)
+
+
+def test_a_real_recording_at_a_thousandth_of_the_usual_level_is_not_silence(speech):
+    data = (speech / manifest(speech)["fleurs-en-004"]["file"]).read_bytes()
+    draft = in_order(data)
+    assert draft.notes["level"] < 0.0005
+    assert not draft.finished
 
 
 def test_a_second_of_speech_in_half_a_minute_is_not_silence():

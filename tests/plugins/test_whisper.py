@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faster_whisper import WhisperModel
 
 from bus_worker.errors import BadRequest
 from bus_worker.messages import ModelInfo
@@ -229,9 +230,9 @@ async def test_vad_min_silence_decides_what_is_left_out(tiny, speech):
     encoded: list[int] = []
     real = tiny.engine.decoder.listen
 
-    def listen(heard: Any) -> Any:
+    def listen(heard: Any, **how: Any) -> Any:
         encoded.append(len(heard))
-        return real(heard)
+        return real(heard, **how)
 
     tiny.engine.decoder.listen = listen
     try:
@@ -295,8 +296,69 @@ async def test_what_nobody_can_say_is_not_shown_to_the_decoder(tiny, speech, cal
 
 async def test_operator_thresholds_reach_the_fallback(tiny, speech, calls):
     knobs = {"log_prob_threshold": -0.0001, "temperatures": (0.0, 0.2), "no_speech_threshold": 1.0}
-    await tiny.hear(clip(speech, "ls-test-other-1688-142285-0002"), language="en", knobs=knobs)
-    assert [call.get("sampling_temperature") for call in calls] == [None, 0.2]
+    await tiny.hear(clip(speech, "jfk-flac"), language="en", knobs=knobs)
+    assert [call.get("sampling_temperature") for call in calls] == [None, None, 0.2]
+
+
+# How much is encoded
+
+
+@pytest.fixture
+def encoded(ears: Ears, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Frames of every call of the encoder."""
+    frames: list[int] = []
+    real = WhisperModel.encode
+
+    def encode(decoder: Any, features: np.ndarray) -> Any:
+        frames.append(features.shape[-1])
+        return real(decoder, features)
+
+    monkeypatch.setattr(WhisperModel, "encode", encode)
+    return frames
+
+
+async def test_language_words_and_text_share_one_encoding_of_the_clip_s_own_length(
+    ears, speech, encoded
+):
+    draft = await ears.hear(clip(speech, "jfk-flac"), word_timestamps=True)
+    assert (words(text(draft)), draft.language) == (JFK, "en")
+    assert draft.segments[0].words
+    assert encoded == [1400]
+    assert draft.notes == {"context": 14.0}
+
+
+async def test_with_short_context_off_a_window_is_whole(ears, speech, encoded):
+    draft = await ears.hear(clip(speech, "jfk-flac"), knobs={"short_context": False})
+    assert words(text(draft)) == JFK
+    assert encoded == [3000]
+
+
+async def test_doubtful_text_is_tried_again_with_more_and_the_log_says_why(
+    ears, speech, encoded, monkeypatch
+):
+    whys = iter(["past_end", "repetition"])
+    monkeypatch.setattr("plugins.whisper.decoder.doubt", lambda *_: next(whys))
+    draft = await ears.hear(clip(speech, "jfk-flac"), language="en")
+    assert words(text(draft)) == JFK
+    assert encoded == [1400, 1700, 3000]
+    assert draft.notes == {"context": 61.0, "reruns": 2, "doubts": "past_end,repetition"}
+
+
+async def test_a_language_that_is_unsure_is_asked_for_in_a_whole_window(ears, speech, encoded):
+    knobs = {"language_threshold": 1.0, "temperatures": (0.0,)}
+    draft = await ears.hear(clip(speech, "jfk-flac"), knobs=knobs)
+    assert draft.warnings == ["language_uncertain"]
+    assert encoded == [1400, 3000], "what detection encoded is decoded"
+    assert draft.notes["doubts"] == "language"
+
+
+async def test_long_sound_is_heard_window_by_window_and_the_last_is_short(tiny, speech, encoded):
+    long = np.concatenate([clip(speech, "jfk-flac")] * 3)
+    draft = await tiny.hear(long, vad=False, knobs={"temperatures": (0.0,)})
+    assert words(text(draft)).count("ask what you can do for your country") == 3
+    assert encoded[0] == 3000
+    assert encoded[-1] < 3000
+    assert draft.segments[-1].end <= 33
 
 
 # What it refuses

@@ -32,9 +32,9 @@ def happened(ears: Ears, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     log: list[Any] = []
     real = type(ears.engine.decoder).listen
 
-    def listen(decoder: Any, samples: np.ndarray) -> Any:
+    def listen(decoder: Any, samples: np.ndarray, **how: Any) -> Any:
         log.append(len(samples) / 16_000)
-        return real(decoder, samples)
+        return real(decoder, samples, **how)
 
     monkeypatch.setattr(type(ears.engine.decoder), "listen", listen)
     return log

@@ -47,7 +47,7 @@ def test_pieces_still_too_long_are_cut_again():
 
 
 def test_speech_without_a_pause_is_never_cut():
-    assert seconds(cut(spans((1, 29)), 30 * RATE)) == [(0.6, 29.4)]
+    assert seconds(cut(spans((2, 28)), 30 * RATE)) == [(1, 29)]
 
 
 def test_no_piece_is_cut_off_so_short_that_it_is_misheard():
@@ -103,12 +103,23 @@ def test_covering_leaves_nothing_out_and_cuts_within_silence(lengths):
 
 def test_speech_keeps_its_surroundings_and_long_silence_is_left_out():
     (heard,) = whole(spans((1, 2), (2.5, 3), (9, 10)), 20 * RATE)
-    assert heard.spans == tuple(spans((0.6, 2.25), (2.25, 3.4), (8.6, 10.4)))
+    assert heard.spans == tuple(spans((0, 2.25), (2.25, 3.4), (8.6, 11)))
     clip = np.arange(20 * RATE, dtype=np.float32)
     samples = heard.samples(clip)
-    assert len(samples) == round((1.65 + 1.15 + 1.8) * RATE)
-    assert samples[0] == round(0.6 * RATE)
-    assert samples[-1] == round(10.4 * RATE) - 1
+    assert len(samples) == round((2.25 + 1.15 + 2.4) * RATE)
+    assert samples[0] == 0
+    assert samples[-1] == 11 * RATE - 1
+
+
+@pytest.mark.parametrize(
+    ("speech", "begin"), [((3, 4), 2.6), ((1.01, 4), 0.61), ((1, 4), 0.0), ((0.2, 4), 0.0)]
+)
+def test_behind_silence_that_was_left_out_nothing_is_said_before_what_surrounds_speech(
+    speech, begin
+):
+    (heard,) = whole(spans(speech), 9 * RATE)
+    assert heard.begin == pytest.approx(begin, abs=0.01)
+    assert heard.begin >= begin
 
 
 def test_the_surroundings_end_where_the_clip_does():
