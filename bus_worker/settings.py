@@ -387,6 +387,5 @@ def bad_setting(
         scheme, rest = _scheme_and_rest(value)
         value = f"{scheme}***@{rest.rpartition('@')[2]}" if "@" in rest else value
     shown = "(hidden)" if secret else repr(value)[:100]
-    return BadSetting(
-        f"{variable}={shown}: {error['msg'][:1].lower()}{error['msg'][1:]}", variable=variable
-    )
+    why = error["msg"].removeprefix("Value error, ")
+    return BadSetting(f"{variable}={shown}: {why[:1].lower()}{why[1:]}", variable=variable)
