@@ -13,7 +13,7 @@ from bus_worker.bench.engines import OURS, STOCK, Engine, Timed, hear_all, opene
 from bus_worker.bench.report import Row, Section, percentile
 from bus_worker.bench.verdict import compared, counted, rate, times_agree
 
-__all__ = ["arguments", "measure"]
+__all__ = ["TURN", "arguments", "measure", "verdicts", "words_section"]
 
 TURN = 24
 """Clips an engine hears before the next has its turn: what else the machine does hits all alike."""
@@ -60,8 +60,8 @@ async def measure(args: argparse.Namespace) -> list[Section]:
                     runs = await _in_turns(engines, clips, at_once, told=told)
                     first = first or runs
                     speed += _speeds(clips, runs, at_once, told=told)
-                words += _accuracy(clips, first or {}, told=told)
-        sections = [_speed_section(clips, speed, args), _words_section(words)]
+                words += verdicts(clips, first or {}, told=told)
+        sections = [_speed_section(clips, speed, args), words_section(words)]
         if args.words:
             sections.append(await _times(engines, [c for c in clips if c.language == "en"]))
     return sections
@@ -107,7 +107,7 @@ def _speeds(clips: Sequence[Clip], runs: Runs, at_once: int, *, told: bool) -> I
         }
 
 
-def _accuracy(clips: Sequence[Clip], runs: Runs, *, told: bool) -> Iterator[Row]:
+def verdicts(clips: Sequence[Clip], runs: Runs, *, told: bool) -> Iterator[Row]:
     """A row for English and one for the rest: both engines, and whether the difference is noise."""
     sets = {
         "English": [clip for clip in clips if clip.language == "en"],
@@ -149,7 +149,8 @@ def _speed_section(clips: Sequence[Clip], rows: Sequence[Row], args: argparse.Na
     )
 
 
-def _words_section(rows: Sequence[Row]) -> Section:
+def words_section(rows: Sequence[Row]) -> Section:
+    """The table of `verdicts`."""
     return Section(
         f"Accuracy: word error rates, against {STOCK}",
         rows,

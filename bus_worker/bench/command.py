@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import shlex
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bus_worker.bench import accuracy, cache, claims, door, load, road, start
-from bus_worker.bench.report import Section, circumstances, table
+from bus_worker.bench.report import FOLDER, Section, circumstances, keep, shown
 from bus_worker.errors import BusWorkerError
 
 __all__ = ["main"]
@@ -23,7 +22,6 @@ SECTIONS = {
     "door": door.measure,
     "start": start.measure,
 }
-FOLDER = Path("bench-results")
 ACCURACY = "accuracy"
 """Takes clips, and takes long: it runs when it is asked for, alone."""
 
@@ -39,10 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BusWorkerError as exc:
         sys.stderr.write(f"bus-worker bench: {exc.message}\n")
         return 1
-    path = args.json or FOLDER / f"{report['date'].replace(':', '')}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    _say(f"\nwritten to {path}")
+    _say(f"\nwritten to {keep(report, args.json)}")
     return 0
 
 
@@ -87,7 +82,7 @@ def _section(name: str) -> str:
 async def _run(args: argparse.Namespace) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     async for name, section in _measured(args):
-        _say(f"\n{section.title}\n{table(section.rows)}\n{section.notes}")
+        _say(shown(section))
         sections[name] = {"title": section.title, "rows": section.rows, "notes": section.notes}
     return sections
 

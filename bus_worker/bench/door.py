@@ -13,7 +13,7 @@ from bus_worker.bench.report import Row, Section, percentile
 from bus_worker.client import TranscribeClient
 from bus_worker.embedded import nats_server, valkey_server
 
-__all__ = ["measure"]
+__all__ = ["GATEWAY", "Caller", "measure", "raw"]
 
 GATEWAY = ("-P", "-m", "gateway")
 SIZE = 300_000

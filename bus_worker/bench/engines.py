@@ -3,7 +3,7 @@
 import asyncio
 import io
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,7 +16,10 @@ from bus_worker.requests import read_request
 from bus_worker.settings import load_settings
 from bus_worker.worker import open_transcriber
 
-__all__ = ["OURS", "STOCK", "STOCK_DEFAULTS", "Engine", "Heard", "Timed", "hear_all", "opened"]
+__all__ = [
+    "OURS", "STOCK", "STOCK_DEFAULTS", "TIMEOUT", "Engine", "Heard", "Timed", "hear_all", "opened", "ours",
+    "stock",
+]  # fmt: skip
 
 OURS = "bus-worker"
 STOCK = "faster-whisper, same replicas"
@@ -79,19 +82,20 @@ async def opened(
     path = str(find_model(model).path)
     async with AsyncExitStack() as stack:
         engines = {
-            OURS: await stack.enter_async_context(_ours(model, replicas, threads, options)),
+            OURS: await stack.enter_async_context(ours(model, replicas, threads, options)),
             STOCK: await stack.enter_async_context(
-                _stock(path, num_workers=replicas, cpu_threads=threads)
+                stock(path, num_workers=replicas, cpu_threads=threads)
             ),
-            STOCK_DEFAULTS: await stack.enter_async_context(_stock(path)),
+            STOCK_DEFAULTS: await stack.enter_async_context(stock(path)),
         }
         yield engines
 
 
 @asynccontextmanager
-async def _ours(
-    model: str, replicas: int, threads: int, options: dict[str, str]
+async def ours(
+    model: str, replicas: int, threads: int, options: Mapping[str, str]
 ) -> AsyncIterator[Engine]:
+    """Our whole road in this process; `options` are further settings, by variable."""
     variables = {
         "WHISPER_MODEL": model,
         "WHISPER_DEVICE": "cpu",
@@ -116,12 +120,13 @@ async def _ours(
 
 
 @asynccontextmanager
-async def _stock(path: str, **how: Any) -> AsyncIterator[Engine]:
+async def stock(path: str, **how: Any) -> AsyncIterator[Engine]:
     """`WhisperModel.transcribe`, called from as many threads as there are callers."""
     from faster_whisper import WhisperModel  # noqa: PLC0415 - half a second, for this alone
 
     loop = asyncio.get_running_loop()
-    model = await asyncio.to_thread(WhisperModel, path, device="cpu", compute_type="int8", **how)
+    how = {"device": "cpu", "compute_type": "int8", **how}
+    model = await asyncio.to_thread(WhisperModel, path, **how)
 
     def work(clip: Clip, language: str | None, words: bool) -> Heard:  # noqa: FBT001 - an Engine
         segments, info = model.transcribe(

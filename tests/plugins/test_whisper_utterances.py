@@ -36,12 +36,13 @@ def test_what_is_short_enough_stays_whole():
 
 def test_the_longest_pause_is_cut_first():
     pieces = cut(spans((0, 4.2), (4.6, 6), (7.5, 12)), 12 * RATE)
-    assert seconds(pieces) == [(0, 6.4), (7.1, 12)]
+    assert seconds(pieces) == [(0, 6.75), (6.75, 12)]
 
 
 def test_pieces_still_too_long_are_cut_again():
     pieces = cut(spans((0, 5), (5.5, 10), (11, 16), (16.2, 20)), 20 * RATE)
-    assert [len(piece.spans) for piece in pieces] == [1, 1, 2]
+    assert [len(piece.spans) for piece in pieces] == [1, 1, 1]
+    assert seconds(pieces)[2] == (10.5, 20)
     pieces = cut(spans((0, 5), (5.5, 10), (11, 16), (16.2, 21)), 21 * RATE)
     assert [len(piece.spans) for piece in pieces] == [1, 1, 1, 1]
 
@@ -70,18 +71,16 @@ def test_pieces_keep_every_span_whole_and_in_order(pairs):
     length = edges[-1]
     pieces = cut(found, length)
     kept = [span for piece in pieces for span in piece.spans]
-    assert len(kept) == len(found)
-    for span, padded in zip(found, kept, strict=True):
-        assert padded.start <= span.start
-        assert padded.end >= span.end
+    for span in found:
+        assert sum(one.start <= span.start and span.end <= one.end for one in kept) == 1
     assert all(before.end <= after.start for before, after in itertools.pairwise(kept))
     if kept:
         assert kept[0].start >= 0
         assert kept[-1].end <= length
-    at = 0
     for piece in pieces:
-        spoken = found[at : at + len(piece.spans)]
-        at += len(piece.spans)
+        assert all(before.end < after.start for before, after in itertools.pairwise(piece.spans))
+        first, last = piece.spans[0].start, piece.spans[-1].end
+        spoken = [span for span in found if first <= span.start and span.end <= last]
         if len(pieces) > 1:
             assert (spoken[-1].end - spoken[0].start) / RATE >= SHORTEST
 
@@ -103,10 +102,10 @@ def test_covering_leaves_nothing_out_and_cuts_within_silence(lengths):
 
 def test_speech_keeps_its_surroundings_and_long_silence_is_left_out():
     (heard,) = whole(spans((1, 2), (2.5, 3), (9, 10)), 20 * RATE)
-    assert heard.spans == tuple(spans((0, 2.25), (2.25, 3.4), (8.6, 11)))
+    assert heard.spans == tuple(spans((0, 4), (8, 11)))
     clip = np.arange(20 * RATE, dtype=np.float32)
     samples = heard.samples(clip)
-    assert len(samples) == round((2.25 + 1.15 + 2.4) * RATE)
+    assert len(samples) == 7 * RATE
     assert samples[0] == 0
     assert samples[-1] == 11 * RATE - 1
 
