@@ -18,7 +18,7 @@ help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1	/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
 		printf 'make %-6s %s\n' "$$name" "$$what"; done
 
-up: $(RUN)  ## start bus, model and workers on this machine (ARGS="--bus-host 0.0.0.0" opens the bus)
+up: $(RUN)  ## start bus, model, workers and gateway on this machine (ARGS="--bus-host 0.0.0.0" opens the bus)
 	@$(BIN)/bus-worker up $(ARGS)
 
 run: $(RUN)  ## start one worker for the bus that NATS_URL names

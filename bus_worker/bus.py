@@ -303,7 +303,8 @@ def bus_errors() -> Iterator[None]:
     ) as exc:
         raise Unavailable("the bus is away") from exc
     except nats_errors.Error as exc:
-        raise Failed(f"the bus refused: {exc}") from exc
+        _log.error("the bus refused: %s", exc)
+        raise Failed("the bus refused; the log has the cause") from exc
 
 
 def header(msg: Msg, name: str) -> str | None:

@@ -8,6 +8,7 @@ takes no more rights than leaving it did, and age takes what was forgotten.
 import asyncio
 import hashlib
 import json
+import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -32,6 +33,8 @@ from bus_worker.messages import MIN_CHUNK, Ticket
 from bus_worker.subjects import Subjects
 
 __all__ = ["ClaimCheck", "Deposit", "NoStream"]
+
+_log = logging.getLogger(__name__)
 
 CHUNK = 900_000
 AT_ONCE = 4
@@ -188,12 +191,12 @@ class ClaimCheck:
                 return
             number, why = said["error"]["err_code"], str(said["error"]["description"])
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise Failed(f"what answers on {subject} is no stream of nats-server's") from exc
+            _log.error("what answers on %s is no stream of nats-server's", subject)
+            raise Failed("the bus does not keep audio as it should; the log has the cause") from exc
+        _log.warning("%s takes no audio: %s", stream, why)  # our callers' callers need not know it
         if number in FULL:
-            raise Busy(
-                f"the bus has no room for large audio now ({stream}: {why}); try again in a while"
-            )
-        raise Unavailable(f"the bus did not keep the audio ({stream}: {why})")
+            raise Busy("the bus has no room for large audio now; try again in a while")
+        raise Unavailable("the bus did not keep the audio; try again in a while")
 
     async def _ask(
         self, subject: str, payload: bytes, limit: float, headers: Mapping[str, str] | None = None
@@ -215,10 +218,9 @@ class ClaimCheck:
                             raise
                         await asyncio.sleep(0.05)
         except TimeoutError:
-            raise Unavailable(
-                f"the bus said nothing for {limit:g} s on {subject.rpartition('.')[0]};"
-                " is this user allowed to publish there?"
-            ) from None
+            place = subject.rpartition(".")[0]
+            _log.warning("no answer on %s; is this user allowed to publish there?", place)
+            raise Unavailable(f"the bus said nothing for {limit:g} s") from None
 
     async def _asked(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> Msg:
         while not self._nc.is_connected:

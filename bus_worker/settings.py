@@ -124,6 +124,14 @@ def _model(value: str | None) -> str | None:
     return value
 
 
+def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    """As browsers write origins; one written otherwise would let nobody in, and nobody would be told."""
+    plain = tuple(origin.lower().removesuffix("/") for origin in value)
+    if not all(re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+", origin) for origin in plain):
+        raise ValueError("must be *, or origins such as https://app.example, without a path")
+    return plain
+
+
 class Settings(BaseModel):
     """The worker's, the client's and the command line's settings."""
 
@@ -212,7 +220,7 @@ class Settings(BaseModel):
     api_key: SecretStr | None = None
     """What callers of the gateway must show; several are comma-separated. Unset: open to all."""
     api_key_requests: int = Field(64, ge=1)
-    """Uploads that one key may have in hand at once on one gateway."""
+    """Uploads that one key, or all callers where none is set, may have in hand at once on one gateway."""
     upload_timeout: float = Field(60.0, gt=0, allow_inf_nan=False)
     """Seconds that an upload may take to arrive."""
     openai_models: Listed = (
@@ -220,7 +228,7 @@ class Settings(BaseModel):
         "gpt-4o-mini-transcribe-2025-12-15",
     )  # fmt: skip
     """Names of OpenAI's that mean the default model to the gateway."""
-    cors_origins: Listed = ("http://localhost:3000",)
+    cors_origins: Annotated[Listed, AfterValidator(_origins)] = ("http://localhost:3000",)
     """Web pages of these origins may call the gateway from a browser; `*` lets all."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -379,6 +387,5 @@ def bad_setting(
         scheme, rest = _scheme_and_rest(value)
         value = f"{scheme}***@{rest.rpartition('@')[2]}" if "@" in rest else value
     shown = "(hidden)" if secret else repr(value)[:100]
-    return BadSetting(
-        f"{variable}={shown}: {error['msg'][:1].lower()}{error['msg'][1:]}", variable=variable
-    )
+    why = error["msg"].removeprefix("Value error, ")
+    return BadSetting(f"{variable}={shown}: {why[:1].lower()}{why[1:]}", variable=variable)

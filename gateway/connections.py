@@ -105,9 +105,18 @@ class Connection(HttpToolsProtocol):
         """Answer, unless an answer has begun, and hang up."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]
+        if self._may_answer():
             self.transport.write(_answer(error))
         self.transport.close()
+
+    def _may_answer(self) -> bool:
+        """Whether nothing of another answer has gone out; a request in hand then has its answer too."""
+        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]
+            return True
+        if self.pipeline or self.cycle.response_started:
+            return False
+        self.cycle.disconnected = True  # what it may still say is for nobody
+        return True
 
 
 def _answer(error: BusWorkerError) -> bytes:

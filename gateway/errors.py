@@ -41,7 +41,7 @@ def envelope(error: BusWorkerError, request_id: str) -> dict[str, Any]:
     return {
         "error": {
             "code": error.code,
-            "message": error.message,
+            "message": error.message.replace("'options.", "'"),  # fields have no such level here
             "retry": error.retry,
             "details": error.details,
             "request_id": request_id,

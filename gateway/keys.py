@@ -39,8 +39,9 @@ class Keys:
             await self._app(scope, receive, send)
             return
         if self._in_hand[who] >= self._most:
+            whose = "of this key " if self._keys else ""
             raise RateLimited(
-                f"{self._most} uploads of this key are in hand already; try again when one is answered"
+                f"{self._most} uploads {whose}are in hand already; try again when one is answered"
             )
         self._in_hand[who] += 1
         try:

@@ -70,7 +70,7 @@ def _up(commands: Any) -> None:
     up = _command(
         commands,
         "up",
-        "Start a bus and workers on this machine, and keep them running until Ctrl-C.",
+        "Start a bus, workers and the gateway on this machine, and keep them running until Ctrl-C.",
     )
     up.add_argument(
         "--bus-host", metavar="ADDRESS",

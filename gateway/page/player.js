@@ -66,7 +66,8 @@ function mark() {
   const within = audio.paused && !now ? -1 : written.findLastIndex(({ start }) => start <= now + 0.01);
   const current = within >= 0 && now < written[within].end ? within : -1;
   [...$("segments").children].forEach((line, at) => {
-    line.firstChild.toggleAttribute("aria-current", at === current);
+    if (at === current) line.firstChild.setAttribute("aria-current", "true"); // empty would mean that it is not
+    else line.firstChild.removeAttribute("aria-current");
     line.firstChild.classList.toggle("playing", at === current && !audio.paused);
   });
   const seconds = Number($("seek").max) || audio.duration;

@@ -177,7 +177,9 @@ async def test_an_erased_claim_takes_no_room_and_has_expired(checks: ClaimCheck,
     assert await checks.fetch(other) == b"another's"
 
 
-async def test_a_full_stream_refuses_and_no_live_ticket_is_lost(checks: ClaimCheck, bus: Bus):
+async def test_a_full_stream_refuses_and_no_live_ticket_is_lost(
+    checks: ClaimCheck, bus: Bus, caplog: pytest.LogCaptureFixture
+):
     js = bus.client.jetstream()
     config = (await js.stream_info(NAMES.claims_stream)).config
     await js.update_stream(config, max_bytes=3_000_000)
@@ -187,6 +189,8 @@ async def test_a_full_stream_refuses_and_no_live_ticket_is_lost(checks: ClaimChe
     with pytest.raises(Busy, match="no room for large audio") as caught:
         await checks.put(second, AUDIO)
     assert caught.value.retry
+    assert NAMES.claims_stream not in caught.value.message  # callers of the gateway read it
+    assert f"{NAMES.claims_stream} takes no audio: maximum bytes exceeded" in caplog.text
     await checks.erase(second)
     assert await checks.fetch(ticket) == AUDIO
     await checks.erase(first)
@@ -239,7 +243,10 @@ async def test_putting_goes_on_when_the_server_comes_back(stock: NatsServer, che
 
 
 async def test_a_bus_that_says_nothing_is_not_waited_for_for_ever(
-    checks: ClaimCheck, bus: Bus, monkeypatch: pytest.MonkeyPatch
+    checks: ClaimCheck,
+    bus: Bus,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ):
     async def silent(*_: object, **__: object) -> None:
         await asyncio.sleep(60)
@@ -250,8 +257,9 @@ async def test_a_bus_that_says_nothing_is_not_waited_for_for_ever(
     monkeypatch.setattr("bus_worker.claim_check.FETCH_LIMIT", 0.1)
     monkeypatch.setattr("bus_worker.claim_check.PER_MEGABYTE", 0.0)
     began = time.monotonic()
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match=r"^the bus said nothing for 0\.1 s$"):
         await checks.put(Deposit(), AUDIO)
+    assert "is this user allowed to publish there?" in caplog.text
     with pytest.raises(Unavailable):
         await checks.fetch(ticket)
     assert time.monotonic() - began < 5
@@ -289,7 +297,7 @@ async def test_the_callers_own_failure_comes_out_as_it_is(checks: ClaimCheck):
 
 @pytest.mark.parametrize("reply", [b"", b"hello", b"[]", b'{"error": 5}'])
 async def test_who_answers_in_the_streams_place_is_not_believed(
-    bus_server: NatsServer, reply: bytes
+    bus_server: NatsServer, reply: bytes, caplog: pytest.LogCaptureFixture
 ):
     async with connect(Address((bus_server.url,))) as bus:
 
@@ -297,8 +305,9 @@ async def test_who_answers_in_the_streams_place_is_not_believed(
             await msg.respond(reply)
 
         await bus.client.subscribe(NAMES.claims, cb=answer)
-        with pytest.raises(Failed, match="no stream"):
+        with pytest.raises(Failed, match="not keep audio as it should"):
             await ClaimCheck(bus.client, NAMES).put(Deposit(), b"x")
+    assert "is no stream of nats-server's" in caplog.text
 
 
 @pytest.mark.parametrize(

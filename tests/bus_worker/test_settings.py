@@ -62,6 +62,12 @@ def test_the_file_of_the_current_folder_is_read(tmp_path: Path, monkeypatch: pyt
     assert load_settings().subject_prefix == "mine"
 
 
+def test_origins_are_read_as_browsers_write_them():
+    settings = load_settings({"CORS_ORIGINS": "http://LocalHost:3000/, https://[::1]:8443"})
+    assert settings.cors_origins == ("http://localhost:3000", "https://[::1]:8443")
+    assert load_settings({"CORS_ORIGINS": "*"}).cors_origins == ("*",)
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
@@ -141,6 +147,9 @@ def test_lists_are_comma_separated(text: str):
         ("SUBJECT_PREFIX", "a b", "pattern"),
         ("NATS_INBOX_PREFIX", "_OTHER", "pattern"),
         ("MAX_FILE_SIZE", "10 MB", "integer"),
+        ("CORS_ORIGINS", "localhost:3000", "https://app.example"),
+        ("CORS_ORIGINS", "https://app.example/page", "without a path"),
+        ("CORS_ORIGINS", "https://a.example https://b.example", "https://app.example"),
     ],
 )
 def test_a_wrong_value_is_one_sentence_with_variable_value_and_what_is_allowed(

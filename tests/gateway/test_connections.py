@@ -41,6 +41,20 @@ async def test_what_is_no_request_is_refused_as_everything_else(door: Gateway, h
     assert error["request_id"] == headers["x-request-id"]
 
 
+@pytest.mark.parametrize("body", [b"zz\r\n", b"1\r\nxyz\r\n", b"-1\r\nx\r\n"])
+async def test_a_body_in_broken_chunks_is_refused_in_words(door: Gateway, body: bytes):
+    async with door.line() as line:
+        await line.say(
+            b"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+        )
+        await asyncio.sleep(0.1)  # the request is in hand
+        await line.say(body)
+        status, error = await line.refusal(2)
+        assert (status, error["code"]) == (400, "bad_request")
+        assert await line.reader.read() == b""
+
+
 async def test_trailers_without_end_are_no_way_in(door: Gateway):
     async with door.line() as line:
         await line.say(

@@ -2,6 +2,8 @@
 
 import pytest
 
+from bus_worker.errors import BadRequest
+from gateway.errors import envelope
 from gateway.transcribe import confidence
 from tests.helpers.gateway import Gateway, form
 
@@ -72,6 +74,12 @@ async def test_a_field_that_is_wrong_is_refused_by_name(door: Gateway, field, se
     assert sentence in error["message"]
     assert error["request_id"] == answer.headers["x-request-id"]
     assert answer.headers["x-should-retry"] == "false"
+
+
+async def test_a_workers_refusal_names_the_field_as_the_caller_wrote_it():
+    said = BadRequest("'options.language': model 'base' does not know 'zz'")
+    told = envelope(said, "mine-1")["error"]["message"]
+    assert told == "'language': model 'base' does not know 'zz'"
 
 
 async def test_a_field_that_comes_twice_is_refused(door: Gateway):

@@ -89,6 +89,7 @@ class Workers:
         await service.start()
         await discovery.start()
         await control.start()
+        await bus.confirmed()  # else a client may be faster than the server hears of the worker
         self.stack.push_async_callback(self._stop, service, discovery, control)
         return service
 

@@ -90,7 +90,8 @@ async def test_a_dropped_file_is_heard_and_each_line_plays_its_own_sound(
         lines = opened.page.locator("#segments button")
         assert await lines.count() > 1
         await lines.last.click()
-        await opened.page.wait_for_selector("#segments li:last-child button[aria-current].playing")
+        current = "button[aria-current=true].playing"
+        await opened.page.wait_for_selector(f"#segments li:last-child {current}")
         minutes, seconds = (await lines.last.locator("time").inner_text()).split(":")
         at = await opened.page.evaluate("document.getElementById('audio').currentTime")
         assert 0 <= at - (int(minutes) * 60 + int(seconds)) < 4
@@ -243,7 +244,7 @@ async def test_everything_can_be_done_with_the_keyboard_alone(browser: Browser, 
         assert await opened.page.evaluate(focus) == "play"
         await reach(opened, "segment")
         await keys.press("Enter")
-        await opened.page.wait_for_selector("#segments button[aria-current]")
+        await opened.page.wait_for_selector("#segments button[aria-current=true]")
         await keys.press("ArrowDown")
         await reach(opened, "copy")
         await reach(opened, "record", "Shift+Tab")
