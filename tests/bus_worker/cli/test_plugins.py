@@ -35,7 +35,7 @@ async def test_plugins_are_listed_in_the_order_of_the_pipeline(tmp_path: Path):
     assert normalize["options"][0]["variable"] == "NORMALIZE__PEAK"
     assert normalize["options"][0]["per_request"]
     written = await shell("plugins", cwd=tmp_path)
-    assert "normalize  (version 1, 3. in PIPELINE, " in written.out
+    assert "normalize  (version 2, 3. in PIPELINE, " in written.out
     assert "    NORMALIZE__PEAK=1.0  (a request may set it)\n" in written.out
 
 
