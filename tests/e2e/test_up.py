@@ -375,7 +375,7 @@ async def curl_as_the_readme_shows(speech: Path, house: House, folder: Path) -> 
         said, _ = await process.communicate()
         *_, answer = re.findall(r"\{.*\}", said.decode())
         assert process.returncode == 0
-        assert spoken(json.loads(answer)["text"]) == words(JFK), command
+        assert spoken(json.loads(answer)["text"]) == spoken(JFK), command
 
 
 @pytest.mark.timeout(180)
