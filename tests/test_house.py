@@ -213,6 +213,16 @@ def test_requirements_are_pinned_by_hash_and_name_no_address(name):
     assert not re.search(r"https?:|file:|@ |--(extra-)?index|--find-links|torch", page(name))
 
 
+def test_lock_files_of_node_name_no_address():
+    locks = [
+        path
+        for path in (ROOT / "tests").rglob("package-lock.json")
+        if "node_modules" not in path.parts
+    ]
+    assert locks
+    assert [path for path in locks if "://" in path.read_text()] == []
+
+
 def test_what_runs_is_pinned_alike_for_both():
     run_pins, dev_pins = (
         dict(re.findall(r"^([\w.-]+)==(\S+)", page(name), re.MULTILINE))
