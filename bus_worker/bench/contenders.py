@@ -17,6 +17,7 @@ from bus_worker.bench.engines import (
     TIMEOUT,
     Engine,
     Heard,
+    made_of,
     ours,
     stock,
 )
@@ -109,13 +110,7 @@ async def _batched(path: str, **how: Any) -> AsyncIterator[Engine]:
         segments, info = pipeline.transcribe(
             io.BytesIO(clip.audio), language=language, word_timestamps=words
         )
-        parts = list(segments)  # the work is done here
-        timed = [word for segment in parts for word in segment.words or ()]
-        return Heard(
-            "".join(segment.text for segment in parts).strip(),
-            info.language,
-            [(word.word, word.start, word.end) for word in timed],
-        )
+        return made_of(segments, info)
 
     async def hear(clip: Clip, language: str | None, words: bool) -> Heard:  # noqa: FBT001 - an Engine
         async with alone:

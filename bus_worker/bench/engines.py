@@ -3,7 +3,7 @@
 import asyncio
 import io
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ from bus_worker.settings import load_settings
 from bus_worker.worker import open_transcriber
 
 __all__ = [
-    "OURS", "STOCK", "STOCK_DEFAULTS", "TIMEOUT", "Engine", "Heard", "Timed", "hear_all", "opened", "ours",
-    "stock",
+    "OURS", "STOCK", "STOCK_DEFAULTS", "TIMEOUT", "Engine", "Heard", "Timed", "hear_all", "made_of", "opened",
+    "ours", "stock",
 ]  # fmt: skip
 
 OURS = "bus-worker"
@@ -119,6 +119,17 @@ async def ours(
         yield hear
 
 
+def made_of(segments: Iterable[Any], info: Any) -> Heard:
+    """What faster-whisper heard; its work is done where the segments are taken."""
+    parts = list(segments)
+    timed = [word for segment in parts for word in segment.words or ()]
+    return Heard(
+        "".join(segment.text for segment in parts).strip(),
+        info.language,
+        [(word.word, word.start, word.end) for word in timed],
+    )
+
+
 @asynccontextmanager
 async def stock(path: str, **how: Any) -> AsyncIterator[Engine]:
     """`WhisperModel.transcribe`, called from as many threads as there are callers."""
@@ -132,13 +143,7 @@ async def stock(path: str, **how: Any) -> AsyncIterator[Engine]:
         segments, info = model.transcribe(
             io.BytesIO(clip.audio), language=language, word_timestamps=words
         )
-        parts = list(segments)  # the work is done here
-        timed = [word for segment in parts for word in segment.words or ()]
-        return Heard(
-            "".join(segment.text for segment in parts).strip(),
-            info.language,
-            [(word.word, word.start, word.end) for word in timed],
-        )
+        return made_of(segments, info)
 
     with ThreadPoolExecutor(64, "stock") as pool:
 
