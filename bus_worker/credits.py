@@ -151,13 +151,12 @@ class Credits:
         self._running.add(to)
         to.add_done_callback(self._finished)
 
-    def step_aside(self, mine: "asyncio.Task[None]") -> bool:
-        """Go on without a slot; False (and nothing changes) when too many do."""
+    def step_aside(self, mine: "asyncio.Task[None]") -> None:
+        """Go on without a slot, unless too many do."""
         if mine in self._running and len(self._aside) < MAX_ASIDE + self.slots:
             self._running.remove(mine)
             self._aside.add(mine)
             self._next()
-        return mine in self._aside
 
     async def regain(self, mine: "asyncio.Task[None]") -> None:
         """Take a slot again: an offered one is withdrawn, else the next that comes back is ours."""
@@ -291,9 +290,9 @@ class TakenSlot:
         self.credits.hand_over(self.task, work)
         return TakenSlot(self.credits, work)
 
-    def step_aside(self) -> bool:
-        """Give the slot back while waiting; False where too many have."""
-        return self.credits.step_aside(self.task)
+    def step_aside(self) -> None:
+        """Give the slot back while waiting, unless too many have."""
+        self.credits.step_aside(self.task)
 
     async def regain(self) -> None:
         """Take a slot again, before any new request gets one."""

@@ -37,8 +37,8 @@ class Seat(Protocol):
     def hand_over(self, work: "asyncio.Task[None]") -> "Seat":
         """Let work that outlives the request have the slot."""
 
-    def step_aside(self) -> bool:
-        """Give the slot back while waiting; False where too many have."""
+    def step_aside(self) -> None:
+        """Give the slot back while waiting, unless too many have."""
 
     async def regain(self) -> None:
         """Take a slot again, before any new request gets one."""
