@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from bus_worker.embedded import NatsServer, ValkeyServer, nats_server, valkey_server
 from tests.helpers.house import Workers
@@ -12,6 +13,10 @@ from tests.helpers.house import Workers
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts us in the background has us ignore Ctrl-C, and our children, which tests send it to.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No timing decides a test: a busy machine draws examples slowly.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
 
