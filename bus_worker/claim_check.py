@@ -7,40 +7,31 @@ takes no more rights than leaving it did, and age takes what was forgotten.
 
 import asyncio
 import hashlib
-import json
-import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from typing import Any, BinaryIO
 
-from nats import errors as nats_errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
-from bus_worker.bus import HEADROOM, bus_errors, header
-from bus_worker.errors import (
-    BadRequest,
-    BusWorkerError,
-    Busy,
-    ClaimExpired,
-    DeadlineExceeded,
-    Failed,
-    Unavailable,
-)
+from bus_worker.bus import HEADROOM, bus_errors
+from bus_worker.errors import BadRequest, BusWorkerError, Busy, ClaimExpired, Unavailable
+from bus_worker.jetstream import ANSWER_LIMIT, JetStream, Kept, NoStream, kept_for
 from bus_worker.messages import MIN_CHUNK, Ticket
 from bus_worker.subjects import Subjects
 
-__all__ = ["ClaimCheck", "Deposit", "NoStream"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["KEPT", "KEPT_FOR_JOBS", "ClaimCheck", "Deposit", "NoStream"]
 
 CHUNK = 900_000
 AT_ONCE = 4
 """Chunks under way at once, in either direction."""
-ANSWER_LIMIT = 3.0
-"""Seconds without an answer after which the bus is asked again."""
+KEPT = 15 * 60.0
+"""Seconds after which audio that nobody erased is gone."""
+KEPT_FOR_JOBS = 7 * 86_400.0
+"""The same for audio of jobs, which may wait for days, and be looked at when they have failed."""
 PUT_LIMIT = 10.0
 """Seconds in which the bus must have taken a chunk."""
 FETCH_LIMIT, PER_MEGABYTE = 10.0, 1.0
@@ -50,12 +41,6 @@ STREAM_BACK = 3.0
 ABSENT_FOR = 10.0
 """Seconds that "there is no such stream" is believed."""
 NOBODYS = "0" * 32
-FULL = frozenset({10023, 10047, 10077})
-"""JetStream's errors for want of room: resources, storage, the stream's own limits."""
-
-
-class NoStream(Unavailable):
-    """The bus keeps no large audio: enable jetstream on nats-server and run `bus-worker setup`."""
 
 
 @dataclass(slots=True)
@@ -65,6 +50,10 @@ class Deposit:
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     chunks: int = 0
 
+    def hand_over(self) -> None:
+        """From now on somebody else erases it."""
+        self.chunks = 0
+
 
 class ClaimCheck:
     """Leaves audio on the bus, and fetches it."""
@@ -72,6 +61,7 @@ class ClaimCheck:
     def __init__(self, nc: Client, names: Subjects) -> None:
         self._nc = nc
         self._names = names
+        self._js = JetStream(nc)
         self._absent_at = float("-inf")
 
     @property
@@ -87,17 +77,25 @@ class ClaimCheck:
     async def ready(self) -> bool:
         """Whether the stream is there to fetch from."""
         try:
-            msg = await self._ask(self._place(NOBODYS, 0), b"", ANSWER_LIMIT)
+            nothing = await self._read(NOBODYS, 0, ANSWER_LIMIT)
         except Unavailable:
             return False
-        return header(msg, "Status") == "404"
+        return nothing is None
 
     async def put(
-        self, deposit: Deposit, head: bytes, rest: AsyncIterator[bytes] | None = None
+        self,
+        deposit: Deposit,
+        head: bytes,
+        rest: AsyncIterator[bytes] | None = None,
+        *,
+        kept: float = KEPT,
     ) -> Ticket:
         """Leave audio on the bus: `head`, then what `rest` brings, a few chunks in memory at a time.
 
         Nothing is taken from `rest` before the first chunk is safe.
+
+        Args:
+            kept: seconds after which it is gone, erased or not.
 
         Raises:
             NoStream: the bus keeps no large audio.
@@ -114,7 +112,9 @@ class ClaimCheck:
                     subject = self._names.claim(deposit.id, count)
                     count, size = count + 1, size + len(chunk)
                     deposit.chunks = max(deposit.chunks, count)
-                    sending.add(asyncio.create_task(self._leave(subject, chunk), name="chunk"))
+                    sending.add(
+                        asyncio.create_task(self._leave(subject, chunk, kept), name="chunk")
+                    )
                     await asyncio.to_thread(digest.update, chunk)
                     await _fewer(sending, 1 if count == 1 else AT_ONCE)
             await _fewer(sending, 1)
@@ -129,7 +129,8 @@ class ClaimCheck:
         """Put nothing in the place of each chunk; without a connection age must do it."""
         with suppress(BusWorkerError), bus_errors():
             for number in range(deposit.chunks if self._nc.is_connected else 0):
-                await self._nc.publish(self._names.claim(deposit.id, number), b"")
+                subject = self._names.claim(deposit.id, number)
+                await self._nc.publish(subject, b"", headers=kept_for(1))
 
     async def fetch(self, ticket: Ticket) -> bytes:
         """The audio that a ticket stands for.
@@ -139,102 +140,80 @@ class ClaimCheck:
             BadRequest: it is not what the ticket says.
             Unavailable: the bus did not bring it in time.
         """
-        parts = [b""] * ticket.chunks
-        numbers = iter(range(ticket.chunks))
-        came = 0
+        parts: list[bytes] = []
+        async with aclosing(self._chunks(ticket)) as chunks:
+            async for chunk in chunks:
+                parts.append(chunk)  # noqa: PERF401 - closed where it fails
+        digest = await asyncio.to_thread(_hashed, parts)
+        _check(ticket, sum(map(len, parts)), digest)
+        return await asyncio.to_thread(b"".join, parts)
 
-        async def some() -> None:
-            nonlocal came
-            for number in numbers:
-                parts[number] = await self._chunk(ticket.id, number)
-                came += len(parts[number])
+    async def fetch_into(self, ticket: Ticket, file: BinaryIO) -> None:
+        """Write the audio that a ticket stands for to a file, a few chunks in memory at a time.
+
+        Raises:
+            ClaimExpired, BadRequest, Unavailable: as `fetch`.
+            OSError: the file cannot be written.
+        """
+        digest, size = hashlib.sha256(), 0
+
+        def keep(chunk: bytes) -> None:
+            digest.update(chunk)
+            file.write(chunk)
+
+        async with aclosing(self._chunks(ticket)) as chunks:
+            async for chunk in chunks:
+                size += len(chunk)
+                await asyncio.to_thread(keep, chunk)
+        _check(ticket, size, digest.hexdigest())
+
+    async def _chunks(self, ticket: Ticket) -> AsyncGenerator[bytes]:
+        """The chunks in order, the next ones under way meanwhile."""
+        came, asked = 0, 0
+        coming: deque[asyncio.Task[bytes]] = deque()
+        limit = FETCH_LIMIT + PER_MEGABYTE * ticket.size / 1_000_000
+        until = time.monotonic() + limit
+        try:
+            while asked < ticket.chunks or coming:
+                while asked < ticket.chunks and len(coming) < AT_ONCE:
+                    coming.append(asyncio.create_task(self._chunk(ticket.id, asked), name="fetch"))
+                    asked += 1
+                try:
+                    async with asyncio.timeout(until - time.monotonic()):
+                        chunk = await coming[0]
+                except TimeoutError:
+                    raise Unavailable(
+                        f"the audio did not come from the bus in {limit:.0f} s"
+                    ) from None
+                coming.popleft()
+                came += len(chunk)
                 if came > ticket.size:
                     raise BadRequest(
                         "'claim.size': the audio on the bus is larger than its ticket says"
                     )
-
-        limit = FETCH_LIMIT + PER_MEGABYTE * ticket.size / 1_000_000
-        fetching = {asyncio.create_task(some(), name="fetch") for _ in range(AT_ONCE)}
-        try:
-            async with asyncio.timeout(limit):
-                await _fewer(fetching, 1)
-        except TimeoutError:
-            raise Unavailable(f"the audio did not come from the bus in {limit:.0f} s") from None
+                yield chunk
         finally:
-            await _ended(fetching)
-        return await asyncio.to_thread(_joined, parts, ticket)
+            await _ended(coming)
 
     async def _chunk(self, claim_id: str, number: int) -> bytes:
         """One chunk; a stream that is not there may be a moment behind its server."""
-        until = time.monotonic() + STREAM_BACK
-        while True:
-            try:
-                msg = await self._ask(self._place(claim_id, number), b"", FETCH_LIMIT)
-                break
-            except NoStream:
-                if time.monotonic() > until:
-                    raise
-                await asyncio.sleep(0.1)
-        status = header(msg, "Status")
-        if status not in {None, "404"}:
-            raise Failed(f"the bus would not give the audio back: status {status}")
-        if not msg.data:  # never there, gone by age, or erased
+        kept = await self._read(claim_id, number, FETCH_LIMIT, STREAM_BACK)
+        if kept is None or not kept.data:  # never there, gone by age, or erased
             raise ClaimExpired
-        return bytes(msg.data)
+        return kept.data
 
-    async def _leave(self, subject: str, chunk: bytes) -> None:
+    async def _leave(self, subject: str, chunk: bytes, kept: float) -> None:
         stream = self._names.claims_stream
-        msg = await self._ask(subject, chunk, PUT_LIMIT, {"Nats-Expected-Stream": stream})
         try:
-            said = json.loads(msg.data)
-            if said.get("stream") == stream and "error" not in said:
-                return
-            number, why = said["error"]["err_code"], str(said["error"]["description"])
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            _log.error("what answers on %s is no stream of nats-server's", subject)
-            raise Failed("the bus does not keep audio as it should; the log has the cause") from exc
-        _log.warning("%s takes no audio: %s", stream, why)  # our callers' callers need not know it
-        if number in FULL:
-            raise Busy("the bus has no room for large audio now; try again in a while")
-        raise Unavailable("the bus did not keep the audio; try again in a while")
+            await self._js.write(stream, subject, chunk, kept_for(kept), limit=PUT_LIMIT)
+        except Busy as exc:
+            raise Busy("the bus has no room for large audio now; try again in a while") from exc
 
-    async def _ask(
-        self, subject: str, payload: bytes, limit: float, headers: Mapping[str, str] | None = None
-    ) -> Msg:
-        """One question to the server, put again while it is away: asking twice does no harm here.
-
-        Raises:
-            NoStream: nothing listens there.
-            Unavailable: no answer by the limit.
-        """
-        try:
-            async with asyncio.timeout(limit):
-                while True:
-                    try:
-                        with bus_errors():
-                            return await self._asked(subject, payload, headers)
-                    except (DeadlineExceeded, Unavailable) as exc:
-                        if self._nc.is_closed or isinstance(exc, NoStream):
-                            raise
-                        await asyncio.sleep(0.05)
-        except TimeoutError:
-            place = subject.rpartition(".")[0]
-            _log.warning("no answer on %s; is this user allowed to publish there?", place)
-            raise Unavailable(f"the bus said nothing for {limit:g} s") from None
-
-    async def _asked(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> Msg:
-        while not self._nc.is_connected:
-            if self._nc.is_closed:
-                raise Unavailable("the bus connection is closed")
-            await asyncio.sleep(0.05)
-        try:
-            given = None if headers is None else dict(headers)
-            return await self._nc.request(subject, payload, timeout=ANSWER_LIMIT, headers=given)
-        except nats_errors.NoRespondersError:
-            raise NoStream from None
-
-    def _place(self, claim_id: str, number: int) -> str:
-        return self._names.direct_get(self._names.claim(claim_id, number))
+    async def _read(
+        self, claim_id: str, number: int, limit: float, back: float = 0.0
+    ) -> Kept | None:
+        subject = self._names.claim(claim_id, number)
+        return await self._js.last(self._names.claims_stream, subject, limit=limit, back=back)
 
 
 async def _cut(head: bytes, rest: AsyncIterator[bytes] | None, size: int) -> AsyncGenerator[bytes]:
@@ -265,18 +244,24 @@ async def _fewer(tasks: set[asyncio.Task[None]], most: int) -> None:
             tasks.discard(task)
 
 
-async def _ended(tasks: set[asyncio.Task[None]]) -> None:
+async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Stop what is left."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _joined(parts: list[bytes], ticket: Ticket) -> bytes:
-    """The whole, if it is what the ticket says; milliseconds for megabytes, so not on the event loop."""
-    audio = b"".join(parts)
-    if len(audio) != ticket.size:
+def _hashed(parts: list[bytes]) -> str:
+    """SHA-256 of the whole in hex; milliseconds for megabytes, so not on the event loop."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _check(ticket: Ticket, size: int, digest: str) -> None:
+    """Refuse what is not what the ticket says."""
+    if size != ticket.size:
         raise BadRequest("'claim.size': the audio on the bus is smaller than its ticket says")
-    if hashlib.sha256(audio).hexdigest() != ticket.sha256:
+    if digest != ticket.sha256:
         raise BadRequest("'claim.sha256': the audio on the bus is not what its ticket says")
-    return audio

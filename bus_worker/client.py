@@ -7,7 +7,7 @@ that dies, and is cancelled on the bus when its task is cancelled.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -15,18 +15,19 @@ from nats.aio.client import Client
 
 from bus_worker.bus import Address, Bus
 from bus_worker.calls import Call, Calls
-from bus_worker.claim_check import Deposit
+from bus_worker.claim_check import KEPT, KEPT_FOR_JOBS, Deposit
 from bus_worker.errors import Unavailable
 from bus_worker.inbox import Inbox, WorkerInfo
+from bus_worker.job import Asked, Job, Jobs
 from bus_worker.messages import Segment, Transcript, map_to_error
 from bus_worker.parcel import LeftAudio, Parcel, leave
-from bus_worker.subjects import Subjects, model_token
+from bus_worker.subjects import Priority, Subjects, model_token
 
-__all__ = ["LeftAudio", "TranscribeClient", "TranscriptStream"]
+__all__ = ["KEPT_FOR_JOBS", "Job", "LeftAudio", "TranscribeClient", "TranscriptStream"]
 
 Audio = bytes | AsyncIterable[bytes] | LeftAudio
 
-BODY = ("format", "stages", "cache", "stream")
+BODY = ("format", "stages", "cache", "stream", "reply_to", "webhook")
 """Keys of a request beside its audio; everything else asked is one of its options."""
 
 
@@ -64,6 +65,7 @@ class TranscribeClient:
         self._bus: Bus | None = None
         self._inbox: Inbox | None = None
         self._calls: Calls | None = None
+        self._jobs: Jobs | None = None
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -96,6 +98,7 @@ class TranscribeClient:
         inbox = Inbox(nc, self._names)
         await inbox.open()
         self._inbox, self._calls = inbox, Calls(inbox)
+        self._jobs = Jobs(nc, self._names, self._calls.checks)
 
     async def close(self) -> None:
         """Leave; calls still in hand should be over or cancelled before."""
@@ -105,7 +108,7 @@ class TranscribeClient:
             await self._inbox.close()
         if self._bus is not None:
             await self._bus.close()
-        self._bus = self._inbox = self._calls = None
+        self._bus = self._inbox = self._calls = self._jobs = None
 
     async def transcribe(
         self,
@@ -149,17 +152,64 @@ class TranscribeClient:
         return TranscriptStream(self._running(), call)
 
     @asynccontextmanager
-    async def leave(self, audio: AsyncIterable[bytes]) -> AsyncIterator[LeftAudio]:
+    async def leave(
+        self, audio: AsyncIterable[bytes], *, kept: float = KEPT
+    ) -> AsyncIterator[LeftAudio]:
         """Read an upload before it is known what is asked of it; what it left on the bus stays for the block.
+
+        Handed in with a job it stays as long as the job needs it; leave it for `KEPT_FOR_JOBS` then.
 
         Raises:
             TooLarge, Busy, Unavailable: the bus does not take it, or not now.
         """
         checks, deposit = self._running().checks, Deposit()
         try:
-            yield await leave(audio, checks, deposit)
+            yield await leave(audio, checks, deposit, kept=kept)
         finally:
             await checks.erase(deposit)
+
+    async def submit(
+        self,
+        audio: Audio,
+        *,
+        priority: Priority = "low",
+        request_id: str | None = None,
+        model: str | None = None,
+        idempotency_key: str | None = None,
+        **asked: Any,
+    ) -> Job:
+        """Hand in a job: work that is done though we go away, workers die and the bus restarts.
+
+        Args:
+            audio: as for `transcribe`, and hours of it.
+            priority: `high` goes before `low`.
+            request_id: yours, for the logs.
+            model: which model is to hear it.
+            idempotency_key: handed in again under the same one, it is the same job.
+            asked: as for `transcribe`; and `reply_to` (a subject under `_INBOX.` or
+                `stt.results.`) and `webhook` (an https address), told of the end.
+
+        Raises:
+            BusWorkerError: as `transcribe`; `Busy` where the queue is full.
+        """
+        body, options = _sorted_out(asked)
+        wanted = Asked(
+            body={**body, "options": options},
+            model=model or self._model,
+            priority=priority,
+            request_id=request_id or secrets.token_hex(8),
+            key=idempotency_key,
+        )
+        whole = audio if isinstance(audio, AsyncIterable | LeftAudio) else bytes(audio)
+        return await self._all_jobs().submit(wanted, whole)
+
+    def job(self, job_id: str) -> Job:
+        """A job that was handed in before, here or elsewhere.
+
+        Raises:
+            BadRequest: it is no job's id.
+        """
+        return self._all_jobs().find(job_id)
 
     async def workers(self, wait: float = 0.3) -> list[WorkerInfo]:
         """Who is there: every worker that answers within `wait` seconds."""
@@ -217,6 +267,11 @@ class TranscribeClient:
             )
         return self._calls
 
+    def _all_jobs(self) -> Jobs:
+        self._running()
+        assert self._jobs is not None  # noqa: S101 - _running raised otherwise
+        return self._jobs
+
     def _call(
         self,
         audio: Audio,
@@ -226,10 +281,7 @@ class TranscribeClient:
         asked: dict[str, Any],
     ) -> Call:
         whole = audio if isinstance(audio, AsyncIterable | LeftAudio) else bytes(audio)
-        body = {key: asked.pop(key) for key in BODY if key in asked}
-        options = {key: value for key, value in asked.items() if value is not None}
-        if "hotwords" in options:
-            options["hotwords"] = list(options["hotwords"])
+        body, options = _sorted_out(asked)
         model = model or self._model
         if model is not None:
             model_token(model)  # refused here rather than after the wait
@@ -239,6 +291,15 @@ class TranscribeClient:
             deadline=time.monotonic() + (self._timeout if limit is None else limit),
             request_id=request_id or secrets.token_hex(8),
         )
+
+
+def _sorted_out(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What stands in a request itself, and its options."""
+    said = {key: value for key, value in asked.items() if value is not None}
+    body = {key: said.pop(key) for key in BODY if key in said}
+    if "hotwords" in said:
+        said["hotwords"] = list(said["hotwords"])
+    return body, said
 
 
 class TranscriptStream:

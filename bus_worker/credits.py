@@ -1,16 +1,14 @@
 """Slots offered to the bus: exactly as many one-message subscriptions as there is room.
 
 The server never sends a worker more than it has room for, its random pick is weighted by free
-slots, and when nobody has room the requester hears "no responders" at once. One who waits for
-room says so, and is told of it.
+slots, and when nobody has room the requester hears "no responders" at once.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +19,7 @@ from nats.aio.subscription import Subscription
 from bus_worker.bus import Bus
 from bus_worker.hardened import HardenedClient
 
-__all__ = ["Credits", "TakenSlot", "WaitingRoom"]
+__all__ = ["Credits", "TakenSlot"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,11 +28,6 @@ RETIRE_AFTER = 0.1
 ABANDON_TIMEOUT = 5
 ANSWERED_EVERY = 0.05
 """Seconds between two looks, at the end, whether anybody still waits."""
-REMEMBERED = 0.25
-"""Seconds a waiter is remembered: a little more than twice what one lets pass between two hints."""
-TAKES = 0.01
-"""Seconds in which one who was told of room has taken it, or has gone."""
-MAX_WAITING = 256
 MAX_ASIDE = 64
 """Requests that may wait for another's work without a slot: each holds its audio in memory."""
 
@@ -74,6 +67,8 @@ class Credits:
         self._returning: OrderedDict[asyncio.Task[None], asyncio.Future[None]] = OrderedDict()
         self._retiring: asyncio.Task[None] | None = None
         self._offering = False
+        self.stuck: dict[asyncio.Task[None], float] = {}
+        """Tasks whose callers have their answer, and since when: what is left of them is threads."""
         self.overshoot = 0
         """Messages the server slipped in beyond a credit; they were kept and run next."""
 
@@ -91,6 +86,12 @@ class Credits:
     def free(self) -> int:
         """Slots offered right now."""
         return len(self._idle)
+
+    @property
+    def room(self) -> int:
+        """Slots that nothing runs in and nothing waits for."""
+        waiting = len(self._backlog) + len(self._returning)
+        return self.slots - len(self._running) - waiting if self._offering else 0
 
     async def start(self) -> None:
         """Offer every slot, now and after each reconnect."""
@@ -138,6 +139,30 @@ class Credits:
         while (hand := self._in_hand) and (left := end - loop.time()) > 0:
             await asyncio.wait(hand, timeout=left)
 
+    def begin(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Run work that came on no credit in a free slot; False, and nothing begun, where there is none."""
+        if self.room <= 0:
+            work.close()
+            return False
+        self._keep(asyncio.create_task(work, name="job"), self._running)
+        if self._idle and len(self._running) + len(self._backlog) + self.free > self.slots:
+            sub = self._idle.pop()
+            self._spent.add(sub)
+            self._retire()
+            self._client.withdraw(sub)
+            self._kick()
+        return True
+
+    def begin_next(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work in the next slot that comes back, before the bus is offered it."""
+        self._keep(asyncio.create_task(self._once_free(work), name="job"), self._aside)
+
+    def told(self) -> None:
+        """Whoever waited for the task that calls this has the answer; only threads are still at it."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - handlers only
+        self.stuck[task] = time.monotonic()
+
     def taken(self) -> "TakenSlot":
         """The slot of the message whose handler asks."""
         task = asyncio.current_task()
@@ -148,8 +173,7 @@ class Credits:
         """Let another task have the slot; the first goes on without one."""
         self._running.remove(mine)
         self._aside.add(mine)
-        self._running.add(to)
-        to.add_done_callback(self._finished)
+        self._keep(to, self._running)
 
     def step_aside(self, mine: "asyncio.Task[None]") -> None:
         """Go on without a slot, unless too many do."""
@@ -177,6 +201,20 @@ class Credits:
     @property
     def _in_hand(self) -> set[asyncio.Task[None]]:
         return self._running | self._aside
+
+    async def _once_free(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker
+        try:
+            await self.regain(task)
+        except asyncio.CancelledError:
+            work.close()
+            raise
+        await work
+
+    def _keep(self, task: "asyncio.Task[None]", among: "set[asyncio.Task[None]]") -> None:
+        among.add(task)
+        task.add_done_callback(self._finished)
 
     async def _withdraw(self, sub: Subscription) -> None:
         """Offer one slot less; a message already on its way waits behind the others."""
@@ -229,13 +267,15 @@ class Credits:
             self._backlog.append(msg)
 
     def _run(self, msg: Msg) -> None:
-        task = asyncio.create_task(self._handle(msg), name="request")
-        self._running.add(task)
-        task.add_done_callback(self._finished)
+        self._keep(asyncio.create_task(self._handle(msg), name="request"), self._running)
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (exc := task.exception()) is not None:
             _log.error("a request's handler failed", exc_info=exc)
+        if (
+            not task.cancelled()
+        ):  # abandoned, it is stuck still, and the process must know when it leaves
+            self.stuck.pop(task, None)
         self._aside.discard(task)
         if task in self._running:
             self._running.remove(task)
@@ -297,60 +337,3 @@ class TakenSlot:
     async def regain(self) -> None:
         """Take a slot again, before any new request gets one."""
         await self.credits.regain(self.task)
-
-
-class WaitingRoom:
-    """Callers who were refused, told of room one by one: who has waited longest first."""
-
-    def __init__(self, free: Callable[[], int], tell: Callable[[str], Awaitable[Any]]) -> None:
-        """Set it up.
-
-        Args:
-            free: how many slots are offered now.
-            tell: tells the caller with this inbox that there is room.
-        """
-        self._free = free
-        self._tell = tell
-        self._until: OrderedDict[str, float] = OrderedDict()
-        self._told: set[str] = set()
-        self._served = asyncio.Event()
-        self._telling: asyncio.Task[None] | None = None
-
-    def enter(self, inbox: str) -> None:
-        """Somebody waits, or still waits (and keeps the place)."""
-        self._until[inbox] = time.monotonic() + REMEMBERED
-        while len(self._until) > MAX_WAITING:
-            self._until.popitem(last=False)
-        self.wake()
-
-    def leave(self, inbox: str) -> None:
-        """Somebody waits no more: a slot is not kept for one who has gone."""
-        self._until.pop(inbox, None)
-        if inbox in self._told:
-            self._served.set()
-
-    def wake(self) -> None:
-        """There may be room, or somebody to tell."""
-        if self._until and self._free() and (self._telling is None or self._telling.done()):
-            self._telling = asyncio.create_task(self._tell_next(), name="tell-waiting")
-
-    async def close(self) -> None:
-        """Tell nobody more."""
-        self._until.clear()
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.wait({self._telling})
-
-    async def _tell_next(self) -> None:
-        """Tell as many as there are slots; then the next, if the slots are still free."""
-        while self._until and (free := self._free()):
-            self._told.clear()
-            self._served.clear()
-            while self._until and len(self._told) < free:
-                inbox, until = self._until.popitem(last=False)
-                if until > time.monotonic():
-                    self._told.add(inbox)
-                    await self._tell(inbox)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TAKES):
-                    await self._served.wait()

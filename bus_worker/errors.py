@@ -9,8 +9,10 @@
     │   ├── Unauthorized        unauthorized           401
     │   ├── NotFound            not_found              404
     │   ├── ModelNotFound       model_not_found        404
+    │   ├── JobNotFound         job_not_found          404
     │   ├── MethodNotAllowed    method_not_allowed     405
     │   ├── RequestTimeout      request_timeout        408
+    │   ├── IdempotencyConflict idempotency_conflict   409
     │   ├── ClaimExpired        claim_expired          410
     │   ├── TooLarge            too_large              413
     │   ├── RateLimited         rate_limited           429, again
@@ -45,6 +47,8 @@ __all__ = [
     "ClaimExpired",
     "DeadlineExceeded",
     "Failed",
+    "IdempotencyConflict",
+    "JobNotFound",
     "MethodNotAllowed",
     "ModelNotFound",
     "ModelUnavailable",
@@ -137,6 +141,13 @@ class ModelNotFound(RequestError):
     status = 404
 
 
+class JobNotFound(RequestError):
+    """There is no such job, or it was erased, or kept long enough."""
+
+    code = "job_not_found"
+    status = 404
+
+
 class MethodNotAllowed(RequestError):
     """This address does not take this method."""
 
@@ -149,6 +160,13 @@ class RequestTimeout(RequestError):
 
     code = "request_timeout"
     status = 408
+
+
+class IdempotencyConflict(RequestError):
+    """This idempotency key was used for another request."""
+
+    code = "idempotency_conflict"
+    status = 409
 
 
 class ClaimExpired(RequestError):

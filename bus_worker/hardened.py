@@ -138,6 +138,12 @@ class HardenedClient(Client):
         self._pending_data_size += len(command)
         return sub
 
+    def withdraw(self, sub: Subscription) -> None:
+        """Ask the server for no more on a subscription, which stays for what is on its way until `forget`."""
+        command = b"UNSUB %d\r\n" % sub._id  # noqa: SLF001 - no public way that drops nothing
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+
     def forget(self, sub: Subscription) -> list[Msg]:
         """Drop a subscription here; returns messages that arrived and were not yet handled."""
         self._subs.pop(sub._id, None)  # noqa: SLF001 - no public way without an UNSUB

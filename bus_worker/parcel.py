@@ -4,10 +4,10 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bus_worker.claim_check import ClaimCheck, Deposit, NoStream
+from bus_worker.claim_check import KEPT, ClaimCheck, Deposit, NoStream
 from bus_worker.errors import Busy, TooLarge, Unavailable
 from bus_worker.messages import Ticket, pack
 
@@ -31,6 +31,8 @@ class LeftAudio:
 
     here: bytes | None = None
     ticket: Ticket | None = None
+    deposit: Deposit = field(default_factory=Deposit)
+    """What of it lies on the bus, as long as it is its sender's to erase."""
 
     @property
     def size(self) -> int:
@@ -109,12 +111,14 @@ async def leave(
     checks: ClaimCheck,
     deposit: Deposit,
     room: int | None = None,
+    kept: float = KEPT,
 ) -> LeftAudio:
     """Read a clip to its end: kept if it is small, else left on the bus as it comes.
 
     Args:
         deposit: notes what is left.
         room: bytes that its message would take.
+        kept: seconds after which what was left is gone, erased or not.
 
     Raises:
         TooLarge: no message on this bus is as large, and it keeps no large audio.
@@ -125,7 +129,7 @@ async def leave(
     if rest is None and len(head) <= min(INLINE, room):
         return LeftAudio(here=head)
     try:
-        return LeftAudio(ticket=await checks.put(deposit, head, rest))
+        return LeftAudio(ticket=await checks.put(deposit, head, rest, kept=kept), deposit=deposit)
     except (Busy, Unavailable) as why:
         if rest is not None:
             if deposit.chunks > 1:

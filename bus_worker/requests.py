@@ -1,6 +1,6 @@
 """What a caller may ask: one msgpack map, checked strictly; every refusal names the field."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -9,9 +9,11 @@ from bus_worker.messages import MIN_CHUNK, Ticket, unpack_hostile
 
 __all__ = [
     "Claim",
+    "JobRequest",
     "LookupRequest",
     "Options",
     "TranscribeRequest",
+    "read_job",
     "read_lookup",
     "read_request",
     "refusal",
@@ -86,6 +88,18 @@ class TranscribeRequest(BaseModel):
     stream: bool = False
 
 
+class JobRequest(TranscribeRequest):
+    """What a job asks for: what a request does, and where the result is to be told."""
+
+    reply_to: Annotated[str, Field(max_length=200)] | None = None
+    """A subject under `_INBOX.` or `stt.results.` for the transcript or the error."""
+    webhook: Annotated[str, Field(max_length=2000)] | None = None
+    """An https address that is told of the end."""
+
+
+T = TypeVar("T", bound=TranscribeRequest)
+
+
 class LookupRequest(BaseModel):
     """The question whether an answer is known, without the audio."""
 
@@ -117,11 +131,24 @@ def read_request(payload: bytes) -> TranscribeRequest:
     Raises:
         BadRequest: not msgpack, an unknown or ill-typed field; the message names each.
     """
+    return _read(TranscribeRequest, payload)
+
+
+def read_job(payload: bytes) -> JobRequest:
+    """The job in a message.
+
+    Raises:
+        BadRequest: as `read_request`.
+    """
+    return _read(JobRequest, payload)
+
+
+def _read(kind: type[T], payload: bytes) -> T:
     data = _few(unpack_hostile(payload, MAX_BESIDES))
     if ("audio" in data) == (data.get("claim") is not None):
         raise BadRequest("a request has either 'audio' or 'claim'")
     try:
-        request = TranscribeRequest.model_validate(data)
+        request = kind.model_validate(data)
     except ValidationError as exc:
         raise BadRequest(*refusal(exc)) from exc
     claim = request.claim

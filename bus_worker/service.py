@@ -20,7 +20,7 @@ from bus_worker import subjects
 from bus_worker.arrivals import Arrival, read_headers
 from bus_worker.bus import Bus, may_answer
 from bus_worker.claim_check import ClaimCheck
-from bus_worker.credits import Credits, TakenSlot, WaitingRoom
+from bus_worker.credits import Credits, TakenSlot
 from bus_worker.errors import (
     BadRequest,
     BusWorkerError,
@@ -42,6 +42,7 @@ from bus_worker.request_line import outcome_of, say_line
 from bus_worker.requests import TranscribeRequest, read_request
 from bus_worker.subjects import Subjects, model_token
 from bus_worker.transcriber import Transcriber
+from bus_worker.waiting_room import WaitingRoom
 
 __all__ = ["Service"]
 
@@ -78,7 +79,6 @@ class Service:
         self._subs: list[Subscription] = []
         self._cancelled: deque[str] = deque(maxlen=256)
         """Calls cancelled that are not in hand: another worker's, or a moment behind their cancel."""
-        self._stuck: dict[int, float] = {}
         self._leaving = False
         self._started = datetime.now(UTC)
         self._seconds = 0.0
@@ -95,6 +95,11 @@ class Service:
             self._handle,
             on_room=self._waiting.wake,
         )
+
+    @property
+    def somebody_waits(self) -> bool:
+        """Whether a person was refused a moment ago and waits for room."""
+        return self._waiting.occupied
 
     async def start(self) -> None:
         """Listen for control messages, then offer the slots."""
@@ -128,8 +133,8 @@ class Service:
         return time.monotonic() - min(stuck.values()) if stuck else 0.0
 
     @property
-    def _all_stuck(self) -> dict[int, float]:
-        return self._stuck | self._transcriber.flights.stuck
+    def _all_stuck(self) -> dict[Any, float]:
+        return {**self.credits.stuck, **self._transcriber.flights.stuck}
 
     def stats(self) -> dict[str, Any]:
         """Figures of the endpoint as ADR-32 names them, ours under `data`."""
@@ -222,12 +227,10 @@ class Service:
 
     async def _settle(self, arrival: Arrival, tasks: set[asyncio.Task[Any]]) -> None:
         """Keep the slot until no task and no thread works for it any more."""
-        self._stuck[id(arrival)] = time.monotonic()
+        self.credits.told()
         await asyncio.wait(tasks)  # a stage may refuse to be cancelled
         if arrival.draft is not None:
             await arrival.draft.settled()
-        # Not in a `finally`: abandoned, it is stuck still, and the process must know when it leaves.
-        del self._stuck[id(arrival)]
 
     async def _work(self, arrival: Arrival, msg: Msg, seat: TakenSlot) -> Transcript:
         request = await self._with_audio(arrival, read_request(msg.data))
@@ -355,8 +358,8 @@ class Service:
 
     async def _on_cancel(self, msg: Msg) -> None:
         try:
-            call_id = str(unpack_hostile(msg.data, MAX_CONTROL).get("call_id", ""))
-        except BadRequest:
+            call_id = str(unpack_hostile(msg.data, MAX_CONTROL)["call_id"])
+        except (BadRequest, KeyError):  # a job's cancellation is not ours
             return
         arrival = self._in_hand.get(call_id)
         if arrival is not None:

@@ -204,6 +204,15 @@ class Settings(BaseModel):
     drain_timeout: float = Field(30.0, gt=0, allow_inf_nan=False)
     """Seconds that a stopping worker gives the requests in hand."""
 
+    job_max_audio_duration: float = Field(14_400.0, gt=0, allow_inf_nan=False)
+    """Longest recording taken as a job, in seconds."""
+    job_max_file_size: int = Field(524_288_000, ge=1)
+    """Largest file taken as a job, in bytes."""
+    job_results_ttl: float = Field(86_400.0, ge=1, le=604_800, allow_inf_nan=False)
+    """Seconds that a job's status and transcript are kept after its end."""
+    job_slots: int | None = Field(None, ge=0, le=256)
+    """Slots of a worker that jobs may take; unset: all but one, which is kept for requests (of one slot, that one)."""
+
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
     """The Redis in which workers share their cache; unset: `up` starts one, `run` keeps its own in memory."""
     cache_enabled: bool = True

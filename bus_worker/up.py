@@ -125,7 +125,7 @@ async def _make_streams(settings: Settings, say: Say) -> None:
     """As `bus-worker setup`; a bus of others' may refuse, and serves small clips all the same."""
     async with connect(address(settings)) as bus:
         try:
-            await make_streams(bus.client, Subjects(settings.subject_prefix))
+            await make_streams(bus.client, Subjects(settings.subject_prefix), settings.asked_model)
         except SetupError as exc:
             say(f"audio too large for a message will not be taken: {exc.message}")
 

@@ -66,7 +66,9 @@ async def _prepare_bus(settings: Settings) -> None:
         largest = bus.client.max_payload
         say(f"bus {where.shown}: takes messages of {largest} bytes")
         try:
-            stream = await make_streams(bus.client, Subjects(settings.subject_prefix))
+            streams = await make_streams(
+                bus.client, Subjects(settings.subject_prefix), settings.asked_model
+            )
         except SetupError as exc:
             wanted = min(settings.max_file_size, MAX_PAYLOAD)
             if largest < wanted:
@@ -75,4 +77,5 @@ async def _prepare_bus(settings: Settings) -> None:
                 ) from exc
             say(f"audio of over {largest} bytes will not be taken: {exc.message}")
         else:
-            say(f"stream {stream}: keeps audio too large for a message")
+            for stream, keeps in streams:
+                say(f"stream {stream}: keeps {keeps}")

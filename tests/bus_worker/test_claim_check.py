@@ -82,12 +82,12 @@ async def test_a_slow_bus_holds_the_pieces_back(
     sent = taken = 0
     leave = checks._leave
 
-    async def slow(subject: str, chunk: bytes) -> None:
+    async def slow(subject: str, chunk: bytes, kept: float) -> None:
         nonlocal sent
         if sent:
             await let.wait()
         sent += 1
-        await leave(subject, chunk)
+        await leave(subject, chunk, kept)
 
     async def source() -> AsyncIterator[bytes]:
         nonlocal taken
@@ -190,7 +190,7 @@ async def test_a_full_stream_refuses_and_no_live_ticket_is_lost(
         await checks.put(second, AUDIO)
     assert caught.value.retry
     assert NAMES.claims_stream not in caught.value.message  # callers of the gateway read it
-    assert f"{NAMES.claims_stream} takes no audio: maximum bytes exceeded" in caplog.text
+    assert f"{NAMES.claims_stream} takes nothing: maximum bytes exceeded" in caplog.text
     await checks.erase(second)
     assert await checks.fetch(ticket) == AUDIO
     await checks.erase(first)
@@ -305,7 +305,7 @@ async def test_who_answers_in_the_streams_place_is_not_believed(
             await msg.respond(reply)
 
         await bus.client.subscribe(NAMES.claims, cb=answer)
-        with pytest.raises(Failed, match="not keep audio as it should"):
+        with pytest.raises(Failed, match="does not keep what it should"):
             await ClaimCheck(bus.client, NAMES).put(Deposit(), b"x")
     assert "is no stream of nats-server's" in caplog.text
 

@@ -1,0 +1,295 @@
+"""Where a job's status, its windows, its transcript and its events are kept, and read from.
+
+All of it lies in two streams, as messages on subjects of the job's own. A status is changed only
+by who has seen the last one (compare and set), so that workers which know nothing of each other
+agree on one course of events; a window's result is written once.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from bus_worker.bus import HEADROOM, bus_errors
+from bus_worker.errors import JobNotFound
+from bus_worker.jetstream import Conflict, JetStream, Kept, if_last, kept_for
+from bus_worker.job_record import JobEvent, JobRecord
+from bus_worker.messages import pack, unpack
+from bus_worker.subjects import Subjects
+
+__all__ = ["RESULTS_KEPT", "Known", "Results"]
+
+RESULTS_KEPT = 86_400.0
+"""Seconds that a job is known after its end, unless the workers' settings say otherwise."""
+PART = 700_000
+"""Bytes of a transcript in one message."""
+STATUS = "status"
+SOURCE = "source"
+FINAL_EVENT = "final"
+"""The id of a job's last event: whoever ends the job, it is told once."""
+LOOK_AGAIN = 2.0
+"""Seconds after which one who follows a job looks, though nothing was heard."""
+CONFLICT_PAUSE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A job's record as it was read, and where it lay then."""
+
+    record: JobRecord
+    sequence: int
+
+
+class Results:
+    """Reads and writes what is kept of jobs."""
+
+    def __init__(self, nc: Client, names: Subjects, kept: float = RESULTS_KEPT) -> None:
+        """Args: kept is the seconds that a job is known after its end."""
+        self._nc = nc
+        self._names = names
+        self._kept = kept
+        self.js = JetStream(nc)
+
+    async def known(self, job_id: str) -> Known | None:
+        """A job's record; None where there is none.
+
+        Raises:
+            BadRequest: it is no job's id.
+            NoStream, Unavailable: the bus keeps no jobs, or did not answer.
+        """
+        kept = await self._read(job_id, STATUS)
+        return None if kept is None else Known(_record(kept), kept.sequence)
+
+    async def record(self, job_id: str) -> JobRecord:
+        """A job's record.
+
+        Raises:
+            JobNotFound: there is none.
+            BadRequest, NoStream, Unavailable: as `known`.
+        """
+        known = await self.known(job_id)
+        if known is None:
+            raise JobNotFound
+        return known.record
+
+    async def create(self, record: JobRecord) -> Known | None:
+        """Write a job's first record; None where there is one already."""
+        try:
+            written = await self._write(record.job_id, STATUS, pack(record.to_map()), if_last(0))
+        except Conflict:
+            return None
+        return Known(record, written)
+
+    async def change(
+        self, job_id: str, how: Callable[[JobRecord], JobRecord], known: Known | None = None
+    ) -> Known:
+        """Change a job's record, from whatever it is then.
+
+        Args:
+            how: the new record for an old one; the same one where nothing is to be changed. Called
+                again where somebody else was quicker.
+            known: what it was a moment ago.
+
+        Raises:
+            JobNotFound: there is none.
+            NoStream, Unavailable, Busy: the bus did not take it.
+        """
+        while True:
+            known = known or await self.known(job_id)
+            if known is None:
+                raise JobNotFound
+            record = how(known.record)
+            if record == known.record:
+                return known
+            headers = if_last(known.sequence) | (kept_for(self._kept) if record.final else {})
+            try:
+                return Known(
+                    record, await self._write(job_id, STATUS, pack(record.to_map()), headers)
+                )
+            except Conflict:
+                known = None
+                await asyncio.sleep(CONFLICT_PAUSE * random.random())  # noqa: S311 - who waits how long
+
+    async def keep_window(self, job_id: str, number: int, result: dict[str, Any]) -> bool:
+        """Keep what was heard in one window; False where it is kept already."""
+        try:
+            await self._write(job_id, f"w{number}", pack(result), if_last(0))
+        except Conflict:
+            return False
+        return True
+
+    async def window(self, job_id: str, number: int) -> dict[str, Any] | None:
+        """What was heard in one window; None where it is not known."""
+        kept = await self._read(job_id, f"w{number}")
+        return unpack(kept.data) if kept is not None and kept.data else None
+
+    async def keep_source(self, job_id: str, message: bytes) -> None:
+        """Keep a job's message itself, where its audio is inside."""
+        await self._write(job_id, SOURCE, message)
+
+    async def source(self, job_id: str) -> bytes | None:
+        """A job's message, if it was kept."""
+        kept = await self._read(job_id, SOURCE)
+        return kept.data if kept is not None and kept.data else None
+
+    async def count_start(self, job_id: str, window: int) -> int:
+        """Note that somebody begins with a window that was in hand before; how often that happened.
+
+        Written without care for others: two at once would count as one, and there is seldom one.
+        """
+        part = f"h{window}"
+        kept = await self._read(job_id, part)
+        starts = (int.from_bytes(kept.data) if kept is not None else 0) + 1
+        await self._write(job_id, part, starts.to_bytes(4), kept_for(self._kept))
+        return starts
+
+    async def count_end(self, job_id: str, window: int, starts: int) -> None:
+        """Take a start back: it ended without a death."""
+        await self._write(job_id, f"h{window}", (starts - 1).to_bytes(4), kept_for(self._kept))
+
+    async def keep_transcript(self, job_id: str, transcript: dict[str, Any]) -> tuple[str, int]:
+        """Keep a transcript, in as many messages as it takes.
+
+        Returns:
+            The word under which it lies, and the number of messages.
+        """
+        word, packed = secrets.token_hex(4), pack(transcript)
+        size = min(PART, self._nc.max_payload - HEADROOM)
+        parts = range(0, len(packed), size)
+        for number, at in enumerate(parts):
+            part = f"text-{word}-{number}"
+            await self._write(job_id, part, packed[at : at + size], kept_for(self._kept))
+        return word, len(parts)
+
+    async def transcript(self, record: JobRecord) -> dict[str, Any]:
+        """The transcript of a job that is done, as a plain map.
+
+        Raises:
+            JobNotFound: it was erased.
+        """
+        reads = (
+            self._read(record.job_id, f"text-{record.answer}-{number}")
+            for number in range(record.parts)
+        )
+        parts = await asyncio.gather(*reads)
+        if not parts or any(part is None or not part.data for part in parts):
+            raise JobNotFound
+        return unpack(b"".join(part.data for part in parts if part is not None))
+
+    async def erase_work(self, record: JobRecord) -> None:
+        """Erase what was needed on the way: windows' results, and the message."""
+        parts = [SOURCE] if record.windows is not None else []
+        parts += [f"w{number}" for number in range(record.windows or 0)]
+        await self._erase(record.job_id, parts)
+
+    async def erase(self, record: JobRecord) -> None:
+        """Erase all that is known of a job."""
+        await self.erase_work(record)
+        await self._erase(
+            record.job_id, [f"text-{record.answer}-{number}" for number in range(record.parts)]
+        )
+        rollup = {"Nats-Rollup": "sub", **kept_for(1)}
+        await self.js.write(
+            self._names.events_stream, self._names.events(record.job_id), b"", rollup
+        )
+        await self._erase(record.job_id, [STATUS])
+
+    async def tell(self, record: JobRecord, key: str, **more: Any) -> None:
+        """Tell an event of a job, once for each key."""
+        event = JobEvent(0, record.job_id, record.status, record.progress, **more)
+        job_id = record.job_id
+        await self.js.write(
+            self._names.events_stream,
+            self._names.events(job_id),
+            pack(event.to_map()),
+            {"Nats-Msg-Id": f"{job_id}.{key}"},
+        )
+
+    async def tell_end(self, record: JobRecord) -> None:
+        """Tell the last event of a job; whoever tells it again tells nobody."""
+        await self.tell(record, FINAL_EVENT, error=record.error)
+
+    async def follow(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent]:
+        """A job's events as they come, those behind the event `after` first; ends with the last.
+
+        Raises:
+            JobNotFound: there is no such job, or it was erased meanwhile.
+            NoStream, Unavailable: as `known`.
+        """
+        await self.record(job_id)
+        stream, subject = self._names.events_stream, self._names.events(job_id)
+        async with self._news(subject) as news:
+            while True:
+                news.clear()
+                kept = await self.js.following(stream, subject, after + 1)
+                if kept is not None and kept.data:
+                    event = JobEvent.from_map(kept.sequence, unpack(kept.data))
+                    after = event.id
+                    yield event
+                    if event.final:
+                        return
+                    continue
+                record = await self.record(job_id)
+                if record.final and not await self._more(stream, subject, after):
+                    # Told longer ago than events are kept, or heard by the asker already.
+                    yield JobEvent(
+                        after, job_id, record.status, record.progress, error=record.error
+                    )
+                    return
+                try:
+                    async with asyncio.timeout(LOOK_AGAIN):
+                        await news.wait()
+                except TimeoutError:
+                    continue
+
+    async def _more(self, stream: str, subject: str, after: int) -> bool:
+        """Whether an event came while the record was read; the last one is told just behind it."""
+        for pause in (0.05, 0.5):
+            await asyncio.sleep(pause)
+            if await self.js.following(stream, subject, after + 1) is not None:
+                return True
+        return False
+
+    @asynccontextmanager
+    async def _news(self, subject: str) -> AsyncIterator[asyncio.Event]:
+        """Set whenever something is told on a subject; the message itself is read where it is kept."""
+        news = asyncio.Event()
+
+        async def heard(_: Msg) -> None:
+            news.set()
+
+        with bus_errors():
+            sub = await self._nc.subscribe(subject, cb=heard)
+        try:
+            yield news
+        finally:
+            if not self._nc.is_closed:
+                with bus_errors():
+                    await sub.unsubscribe()
+
+    async def _read(self, job_id: str, part: str) -> Kept | None:
+        kept = await self.js.last(self._names.state_stream, self._names.state(job_id, part))
+        return kept if kept is None or kept.data else None
+
+    async def _write(
+        self, job_id: str, part: str, payload: bytes, headers: dict[str, str] | None = None
+    ) -> int:
+        subject = self._names.state(job_id, part)
+        written = await self.js.write(self._names.state_stream, subject, payload, headers)
+        return written.sequence
+
+    async def _erase(self, job_id: str, parts: list[str]) -> None:
+        """Write nothing over it, which takes no more rights than writing it did."""
+        with bus_errors():
+            for part in parts:
+                await self._nc.publish(self._names.state(job_id, part), b"", headers=kept_for(1))
+
+
+def _record(kept: Kept) -> JobRecord:
+    return JobRecord.from_map(unpack(kept.data))
