@@ -1,0 +1,3 @@
+"""Durable work: long recordings cut into windows, their transcripts joined to one."""
+
+__all__: list[str] = []
