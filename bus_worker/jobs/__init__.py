@@ -1,3 +1,7 @@
-"""Durable work: long recordings cut into windows, their transcripts joined to one."""
+"""Durable work: jobs taken from their queue, long recordings spread over all workers, one result each."""
 
-__all__: list[str] = []
+from bus_worker.jobs.cutting import LONGEST
+from bus_worker.jobs.means import Limits, Means
+from bus_worker.jobs.worker import JobWorker
+
+__all__ = ["LONGEST", "JobWorker", "Limits", "Means"]
