@@ -378,21 +378,31 @@ async def test_an_endless_answer_is_left_after_64_kilobytes(  # noqa: PLR0917
             writer.write(piece * 10_000)
             await writer.drain()
 
-    read, own = 0, webhook._Bounded.read
+    read, own, turn, turns = 0, webhook._Bounded.read, 0, []
 
     async def counted(self: httpcore2.AsyncNetworkStream, *args: object, **kwargs: object) -> bytes:
         nonlocal read
         data = await own(self, *args, **kwargs)
+        turns.append(turn)
         read += len(data)
         return data
 
+    async def another() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
     monkeypatch.setattr(webhook._Bounded, "read", counted)
     async with receiver(certificate, endless) as here:
+        beside = asyncio.create_task(another())
         if told_of:
             await told(here.url)
         else:
             assert "did not speak HTTP" in str(await refused(here.url))
+        beside.cancel()
     assert read == 65_536
+    assert len(turns) == len(set(turns))  # others had their turn before each piece
 
 
 @pytest.fixture
@@ -509,6 +519,24 @@ async def test_a_resolver_that_hangs_stops_nobody_else(certificate, names, hurri
                 await slow
             assert caught.value.again
     finally:
+        webhooks.close()
+
+
+async def test_many_names_that_hang_leave_threads_for_others(hurried, monkeypatch):
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(30))
+    webhooks = Webhooks(WebhookRules())
+    try:
+        slow = [
+            webhooks.deliver(f"https://{n}.slow.example/", BODY, job_id="j1", kind="done")
+            for n in range(40)
+        ]
+        failures = await asyncio.gather(*slow, return_exceptions=True)
+        assert {type(failure) for failure in failures} == {NotDelivered}
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(lambda: "a thread")
+    finally:
+        answered.set()
         webhooks.close()
 
 
