@@ -23,7 +23,7 @@ from bus_worker.job_record import JobEvent, JobRecord
 from bus_worker.messages import pack, unpack
 from bus_worker.subjects import Subjects
 
-__all__ = ["RESULTS_KEPT", "Known", "Results"]
+__all__ = ["RESULTS_KEPT", "Known", "Results", "Trouble"]
 
 RESULTS_KEPT = 86_400.0
 """Seconds that a job is known after its end, unless the workers' settings say otherwise."""
@@ -47,6 +47,14 @@ class Known:
 
     record: JobRecord
     sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """How often a window was begun and never ended, and how often the work itself failed."""
+
+    starts: int = 0
+    failures: int = 0
 
 
 class Results:
@@ -146,20 +154,15 @@ class Results:
         kept = await self._read(job_id, SOURCE)
         return kept.data if kept is not None and kept.data else None
 
-    async def count_start(self, job_id: str, window: int) -> int:
-        """Note that somebody begins with a window that was in hand before; how often that happened.
+    async def trouble(self, job_id: str, window: int) -> Trouble:
+        """What a window that comes again has cost so far."""
+        kept = await self._read(job_id, f"h{window}")
+        return Trouble(*kept.data) if kept is not None else Trouble()
 
-        Written without care for others: two at once would count as one, and there is seldom one.
-        """
-        part = f"h{window}"
-        kept = await self._read(job_id, part)
-        starts = (int.from_bytes(kept.data) if kept is not None else 0) + 1
-        await self._write(job_id, part, starts.to_bytes(4), kept_for(self._kept))
-        return starts
-
-    async def count_end(self, job_id: str, window: int, starts: int) -> None:
-        """Take a start back: it ended without a death."""
-        await self._write(job_id, f"h{window}", (starts - 1).to_bytes(4), kept_for(self._kept))
+    async def note_trouble(self, job_id: str, window: int, trouble: Trouble) -> None:
+        """Remember it; without care for others, as seldom two have the same window in hand."""
+        noted = bytes((min(trouble.starts, 255), min(trouble.failures, 255)))
+        await self._write(job_id, f"h{window}", noted, kept_for(self._kept))
 
     async def keep_transcript(self, job_id: str, transcript: dict[str, Any]) -> tuple[str, int]:
         """Keep a transcript, in as many messages as it takes.

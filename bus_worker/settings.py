@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from bus_worker.errors import BadSetting
+from bus_worker.webhook_rules import checked_allow, checked_secret
 
 __all__ = [
     "STAGE_OPTIONS",
@@ -239,6 +240,11 @@ class Settings(BaseModel):
     """Names of OpenAI's that mean the default model to the gateway."""
     cors_origins: Annotated[Listed, AfterValidator(_origins)] = ("http://localhost:3000",)
     """Web pages of these origins may call the gateway from a browser; `*` lets all."""
+
+    webhook_secret: Annotated[SecretStr | None, AfterValidator(checked_secret)] = None
+    """Signs webhooks as Standard Webhooks does: `whsec_` and base64, or any long text; unset: they are not signed."""
+    webhook_allow: Annotated[Listed, AfterValidator(checked_allow)] = ()
+    """Host names, IP addresses and networks that webhooks may reach although they are private, also by `http://`."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged."""
