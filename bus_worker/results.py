@@ -210,8 +210,9 @@ class Results:
             self._names.events_stream, self._names.events(record.job_id), b"", rollup
         )
         bare = JobRecord(
-            job_id=record.job_id, status=record.status, model=record.model, erased=True
-        )
+            job_id=record.job_id, status=record.status, model=record.model, erased=True,
+            sequence=record.sequence,
+        )  # fmt: skip
         await self._write(record.job_id, STATUS, pack(bare.to_map()), kept_for(ERASED_KEPT))
 
     async def tell(self, record: JobRecord, key: str, **more: Any) -> None:
