@@ -114,7 +114,7 @@ class Workers:
                     service.credits,
                     most=job_slots,
                     somebody_waits=lambda: service.somebody_waits,
-                )  # fmt: skip
+                )
             )
             await self.jobs[-1].start()
         await bus.confirmed()  # else a client may be faster than the server hears of the worker
