@@ -93,6 +93,8 @@ class JobRecord(JobStatus):
     """Under which word its transcript lies."""
     parts: int = 0
     """In how many messages."""
+    erased: bool = False
+    """Nobody is to hear of it any more; whoever still has its message is not to begin again."""
 
     def shown(self) -> JobStatus:
         """What everybody may see."""
