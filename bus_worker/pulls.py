@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -134,7 +134,7 @@ class Pulls:
         return held
 
     async def _first(
-        self, queues: Collection[WorkQueue], question: dict[str, object], limit: float
+        self, queues: Collection[WorkQueue], question: Mapping[str, object], limit: float
     ) -> Held | None:
         asked = {self._ask(queue) for queue in queues}
         try:
@@ -174,7 +174,7 @@ class Pulls:
         self._missing.discard(queue)
         return future
 
-    async def _publish(self, queue: WorkQueue, question: dict[str, object]) -> None:
+    async def _publish(self, queue: WorkQueue, question: Mapping[str, object]) -> None:
         if not self._bus.connected:
             return  # asked again once it is back
         token = secrets.token_hex(4)

@@ -31,6 +31,7 @@ from bus_worker.settings import Settings, stage_options
 from bus_worker.signals import StopSignals
 from bus_worker.subjects import Subjects, model_token
 from bus_worker.transcriber import Transcriber
+from bus_worker.webhook_rules import WebhookRules
 
 __all__ = ["build_pipeline", "open_transcriber", "run_worker"]
 
@@ -183,7 +184,7 @@ def _jobs(settings: Settings, bus: Bus, transcriber: Transcriber, service: Servi
         results=Results(nc, names, settings.job_results_ttl),
         checks=ClaimCheck(nc, names),
         dead=DeadLetters(nc, names),
-        rules=settings.webhook_rules,
+        rules=WebhookRules.read(settings.webhook_secret, settings.webhook_allow),
         limits=Limits(
             max_duration=settings.job_max_audio_duration,
             max_bytes=settings.job_max_file_size,

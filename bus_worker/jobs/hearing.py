@@ -10,11 +10,12 @@ from bus_worker.errors import BadRequest, BusWorkerError, Failed
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs import ending
 from bus_worker.jobs.attempt import Attempt
-from bus_worker.jobs.cutting import SAMPLE_RATE, from_pcm
+from bus_worker.jobs.cutting import from_pcm
 from bus_worker.jobs.joining import WindowResult, join
 from bus_worker.jobs.judging import MAX_DEATHS, again_after, is_failure
 from bus_worker.jobs.means import Means
 from bus_worker.messages import Timings, Transcript
+from bus_worker.plugin import SAMPLE_RATE
 from bus_worker.requests import WindowRequest, read_window
 from bus_worker.results import Trouble
 

@@ -8,7 +8,7 @@ from bus_worker.dead_letters import DeadLetters
 from bus_worker.results import Results
 from bus_worker.subjects import Subjects
 from bus_worker.transcriber import Transcriber
-from bus_worker.webhook import WebhookRules
+from bus_worker.webhook_rules import WebhookRules
 
 __all__ = ["Limits", "Means"]
 

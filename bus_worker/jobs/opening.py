@@ -9,18 +9,20 @@ import tempfile
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import IO
+from typing import BinaryIO, cast
 
 from bus_worker import subjects
 from bus_worker.audio import FORMATS
 from bus_worker.errors import TooLarge
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs.attempt import Attempt
-from bus_worker.jobs.cutting import SAMPLE_RATE, Window, read_windows, to_pcm
+from bus_worker.jobs.cutting import Window, read_windows, to_pcm
 from bus_worker.jobs.hearing import finish_if_complete, hear, window_done
 from bus_worker.jobs.means import Means
 from bus_worker.messages import pack
+from bus_worker.plugin import SAMPLE_RATE
 from bus_worker.requests import JobRequest, WindowRequest
+from bus_worker.subjects import Priority
 
 __all__ = ["open_recording"]
 
@@ -48,7 +50,8 @@ async def open_recording(
             size=size, maximum=most,
         )  # fmt: skip
     attempt.opening = True
-    with tempfile.TemporaryFile(prefix="bus-worker-") as file:  # in TMPDIR
+    with tempfile.TemporaryFile(prefix="bus-worker-") as temporary:  # in TMPDIR
+        file = cast(BinaryIO, temporary)
         await attempt.run(_bring(means, request, file))
         if request.claim is None:
             # Its message is done with before the job is: keep it for a dead letter.
@@ -65,7 +68,7 @@ async def open_recording(
     await finish_if_complete(means, whole.record)
 
 
-async def _bring(means: Means, request: JobRequest, file: IO[bytes]) -> None:
+async def _bring(means: Means, request: JobRequest, file: BinaryIO) -> None:
     if request.claim is not None:
         await means.checks.fetch_into(request.claim.ticket(), file)
     else:
@@ -89,7 +92,7 @@ class _Opener:
         if record.language is not None:
             self._options = self._options.model_copy(update={"language": record.language})
 
-    async def hand_out(self, file: IO[bytes]) -> tuple[int, int]:
+    async def hand_out(self, file: BinaryIO) -> tuple[int, int]:
         """Every window that is not done yet; how many there are, and of how many samples."""
         count = length = 0
         async with aclosing(self._windows(file)) as windows:
@@ -105,7 +108,7 @@ class _Opener:
                     await self._put(asked)
         return count, length
 
-    async def _windows(self, file: IO[bytes]) -> AsyncGenerator[Window]:
+    async def _windows(self, file: BinaryIO) -> AsyncGenerator[Window]:
         """The recording's windows, the next one cut while the last is on its way."""
         means, attempt = self._means, self._attempt
         fits = (means.checks.largest - BESIDES) / BYTES_A_SECOND
@@ -161,7 +164,7 @@ class _Opener:
 
     async def _put(self, window: WindowRequest) -> None:
         names, record = self._means.names, self._record
-        priority = "high" if record.priority == "high" else "low"
+        priority: Priority = "high" if record.priority == "high" else "low"
         subject = names.windows(self._means.transcriber.model.name, priority)
         headers = {
             subjects.HEADER_CONTENT_TYPE: subjects.CONTENT_TYPE,

@@ -26,7 +26,7 @@ from bus_worker.lanes import Lanes
 from bus_worker.messages import unpack_hostile
 from bus_worker.pulls import Held, Pulls, WorkQueue
 from bus_worker.streams import ACK_WAIT, check_queues
-from bus_worker.subjects import PRIORITIES
+from bus_worker.subjects import PRIORITIES, Priority
 
 __all__ = ["JobWorker"]
 
@@ -71,10 +71,10 @@ class JobWorker:
         )
         credits.on_room.append(self.lanes.wake)
 
-    def _queues(self, priority: str) -> list[WorkQueue]:
+    def _queues(self, priority: Priority) -> list[WorkQueue]:
         """What is begun goes before what is not: a file's windows before the next file."""
         names = self._means.names
-        consumer = names.queue(self._model, "high" if priority == "high" else "low")
+        consumer = names.queue(self._model, priority)
         return [
             WorkQueue(names.windows_stream, consumer),
             WorkQueue(names.jobs_stream, consumer),
@@ -116,8 +116,10 @@ class JobWorker:
         self._started = True
 
     async def _begin_later(self) -> None:
-        while (await self._unfit()) is not None:
+        why: str | None = "not looked yet"
+        while why is not None:
             await asyncio.sleep(LOOK_AGAIN)
+            why = await self._unfit()
         await self._begin()
         _log.info("jobs_taken_now")
 
