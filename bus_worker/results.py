@@ -146,7 +146,7 @@ class Results:
         return unpack(kept.data) if kept is not None and kept.data else None
 
     async def keep_source(self, job_id: str, message: bytes) -> None:
-        """Keep a job's message itself, where its audio is inside."""
+        """Keep a job's message itself, which its queue forgets before it ends."""
         await self._write(job_id, SOURCE, message)
 
     async def source(self, job_id: str) -> bytes | None:
