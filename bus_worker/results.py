@@ -194,21 +194,32 @@ class Results:
         return unpack(b"".join(part.data for part in parts if part is not None))
 
     async def erase_work(self, record: JobRecord) -> None:
-        """Erase what was needed on the way: windows' results, and the message."""
-        parts = [SOURCE] if record.windows is not None else []
-        parts += [f"w{number}" for number in range(record.windows or 0)]
-        await self._erase(record.job_id, parts)
+        """Erase what was needed on the way: windows' results, and the message.
+
+        A job that ends while it is opened has windows, though not yet their number.
+        """
+        windows = range(max(record.windows or 0, 8 * len(record.done)))
+        parts = [SOURCE] if record.windows is not None or record.status != "done" else []
+        await self._erase(record.job_id, parts + [f"w{number}" for number in windows])
+
+    async def erase_window(self, job_id: str, number: int) -> None:
+        """Erase what was heard in one window."""
+        await self._erase(job_id, [f"w{number}"])
+
+    async def erase_transcript(self, job_id: str, word: str, parts: int) -> None:
+        """Erase a transcript that lies under a word."""
+        await self._erase(job_id, [f"text-{word}-{number}" for number in range(parts)])
+
+    async def erase_events(self, job_id: str) -> None:
+        """Erase what was told of a job."""
+        rollup = {"Nats-Rollup": "sub", **kept_for(1)}
+        await self.js.write(self._names.events_stream, self._names.events(job_id), b"", rollup)
 
     async def erase(self, record: JobRecord) -> None:
         """Erase all that is known of a job, but that there was one: its message may still wait."""
         await self.erase_work(record)
-        await self._erase(
-            record.job_id, [f"text-{record.answer}-{number}" for number in range(record.parts)]
-        )
-        rollup = {"Nats-Rollup": "sub", **kept_for(1)}
-        await self.js.write(
-            self._names.events_stream, self._names.events(record.job_id), b"", rollup
-        )
+        await self.erase_transcript(record.job_id, record.answer, record.parts)
+        await self.erase_events(record.job_id)
         bare = JobRecord(
             job_id=record.job_id, status=record.status, model=record.model, erased=True,
             sequence=record.sequence,

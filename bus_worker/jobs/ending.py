@@ -4,6 +4,7 @@ Whatever is killed when: the record decides, it is set once, and all that follow
 done twice without anybody noticing.
 """
 
+import contextlib
 import time
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ import structlog
 
 from bus_worker.claim_check import Deposit
 from bus_worker.dead_letters import DeadLetter
-from bus_worker.errors import BusWorkerError
+from bus_worker.errors import BusWorkerError, JobNotFound
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs.means import Means
 from bus_worker.jobs.telling import tell_caller
@@ -38,7 +39,14 @@ async def done(means: Means, job_id: str, transcript: Transcript) -> JobRecord:
             duration=transcript.duration, answer=answer, parts=parts, error=None,
         )  # fmt: skip
 
-    record = (await means.results.change(job_id, how)).record
+    try:
+        record = (await means.results.change(job_id, how)).record
+    except JobNotFound:  # erased while it was heard, and so must be what was told since
+        await means.results.erase_transcript(job_id, answer, parts)
+        await means.results.erase_events(job_id)
+        raise
+    if record.answer != answer:
+        await means.results.erase_transcript(job_id, answer, parts)
     await after(means, record)
     return record
 
@@ -59,24 +67,39 @@ async def failed(
         return replace(record, status="failed", finished_at=time.time(), holder="", error=reason)
 
     record = (await means.results.change(job_id, how)).record
-    if record.status == "failed":
-        message = message or await means.results.source(job_id)
-        await means.dead.keep(
-            DeadLetter(job_id, time.time(), reason, record.to_map(), message or b"")
-        )
-    await after(means, record)
+    await after(means, record, message)
     return record
 
 
-async def after(means: Means, record: JobRecord) -> None:
-    """What follows from a record that is final: told, and nothing left lying about."""
+async def after(means: Means, record: JobRecord, message: bytes | None = None) -> None:
+    """What follows from a record that is final: told, and nothing left lying about.
+
+    Once it is through, the record says so: else each window that still waits would do it again.
+
+    Args:
+        message: as for `failed`.
+    """
+    if record.told:
+        return
+    if record.status == "failed":
+        await _bury(means, record, message)
     await means.results.tell_end(record)
     await tell_caller(means, record)
     await means.results.erase_work(record)
     if record.status != "failed" and record.claim is not None:
         deposit = Deposit(str(record.claim["id"]), int(record.claim["chunks"]))
         await means.checks.erase(deposit)
+    with contextlib.suppress(JobNotFound):  # erased already
+        await means.results.change(record.job_id, lambda was: replace(was, told=True))
     _say(record)
+
+
+async def _bury(means: Means, record: JobRecord, message: bytes | None) -> None:
+    message = message or await means.results.source(record.job_id)
+    if message is None:  # another one has kept it, and erased what was needed for that
+        return
+    reason = record.error or {}
+    await means.dead.keep(DeadLetter(record.job_id, time.time(), reason, record.to_map(), message))
 
 
 def _say(record: JobRecord) -> None:

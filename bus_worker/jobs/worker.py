@@ -14,6 +14,7 @@ from bus_worker.errors import (
     BusWorkerError,
     Cancelled,
     Failed,
+    JobNotFound,
     Stopping,
     Unavailable,
 )
@@ -140,6 +141,8 @@ class JobWorker:
                 async with held.kept_alive():
                     await take(self._means, attempt)
                 self.counts["seen_through"] += 1
+            except JobNotFound:  # erased meanwhile
+                await held.done()
             except BusWorkerError as exc:
                 # The bus was away too long to write anything down: then it comes again.
                 self.counts[exc.code] += 1
