@@ -46,10 +46,7 @@ class Credits:
         queue: str,
         slots: int,
         handle: Callable[[Msg], Coroutine[Any, Any, None]],
-        *,
-        on_room: Callable[[], None] = lambda: None,
     ) -> None:
-        """Args: on_room is called whenever a slot has become free and is offered."""
         if not isinstance(bus.client, HardenedClient):
             raise TypeError("credits need nats-py 2.16, which the worker extra installs")
         self._bus = bus
@@ -58,7 +55,8 @@ class Credits:
         self._queue = queue
         self.slots = slots
         self._handle = handle
-        self._on_room = on_room
+        self.on_room: list[Callable[[], None]] = []
+        """Called whenever a slot has become free and is offered."""
         self._idle: set[Subscription] = set()
         self._spent: set[Subscription] = set()
         self._backlog: deque[Msg] = deque()
@@ -292,7 +290,8 @@ class Credits:
             self._run(self._backlog.popleft())
         elif self._grant():
             self._kick()
-            self._on_room()
+            for told in self.on_room:
+                told()
 
     def _kick(self) -> None:
         """Write the grant now: the queue is never full, so this does not wait."""

@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from bus_worker.addresses import shown_url
 from bus_worker.bus import Bus, connect
 from bus_worker.claim_check import ClaimCheck
 from bus_worker.client import TranscribeClient
 from bus_worker.connection import address
 from bus_worker.embedded import nats_server_binary
 from bus_worker.errors import BadSetting, BusWorkerError, SetupError
-from bus_worker.settings import Settings, load_settings, shown_url
+from bus_worker.settings import Settings, load_settings
 from bus_worker.subjects import Subjects, model_token
 
 __all__ = ["Finding", "examine"]

@@ -6,6 +6,7 @@ Everything here is one request to the server and its answer; streams are made el
 import asyncio
 import json
 import logging
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,9 @@ FULL = frozenset({10023, 10047, 10077})
 """JetStream's errors for want of room: resources, storage, the stream's own limits."""
 WRONG_LAST = frozenset({10071, 10164})
 """JetStream's errors where somebody else wrote first."""
+IF_LAST = "Nats-Expected-Last-Subject-Sequence"
+WRITE_ID = "Stt-Write-Id"
+"""Tells a write with a condition from everybody else's."""
 
 
 class NoStream(Unavailable):
@@ -67,7 +71,7 @@ class Written:
 
 def if_last(sequence: int) -> dict[str, str]:
     """Headers that let a write through only where this is the subject's last message (0: none)."""
-    return {"Nats-Expected-Last-Subject-Sequence": str(sequence)}
+    return {IF_LAST: str(sequence)}
 
 
 def kept_for(seconds: float) -> dict[str, str]:
@@ -92,6 +96,8 @@ class JetStream:
     ) -> Written:
         """Have a message kept; written twice where the first answer is lost, so give it an id or a condition.
 
+        A write with a condition that came through, and whose answer was lost, is known again.
+
         Raises:
             Conflict: a condition in `headers` does not hold.
             NoStream: no stream takes this subject.
@@ -100,6 +106,8 @@ class JetStream:
             Failed: what answers is no stream of the server's.
         """
         given = {"Nats-Expected-Stream": stream, **(headers or {})}
+        if IF_LAST in given:
+            given[WRITE_ID] = secrets.token_hex(8)
         msg = await self.ask(subject, payload, given, limit=limit)
         try:
             said = json.loads(msg.data)
@@ -110,11 +118,18 @@ class JetStream:
             _log.error("what answers on %s is no stream of nats-server's", subject)
             raise Failed("the bus does not keep what it should; the log has the cause") from exc
         if number in WRONG_LAST:
-            raise Conflict
+            return await self._written_before(stream, subject, given)
         _log.warning("%s takes nothing: %s", stream, why)  # our callers' callers need not know it
         if number in FULL:
             raise Busy("the bus has no room for it now; try again in a while")
         raise Unavailable("the bus did not keep it; try again in a while")
+
+    async def _written_before(self, stream: str, subject: str, given: Mapping[str, str]) -> Written:
+        """What lies there in the way, if we wrote it ourselves."""
+        kept = await self.last(stream, subject)
+        if WRITE_ID in given and kept and kept.headers.get(WRITE_ID) == given[WRITE_ID]:
+            return Written(kept.sequence)
+        raise Conflict
 
     async def last(
         self, stream: str, subject: str, *, limit: float = LIMIT, back: float = 0.0

@@ -36,6 +36,8 @@ from bus_worker.subjects import Priority, Subjects, model_token
 
 __all__ = ["Asked", "Job", "Jobs"]
 
+HANDED_IN_LOOKS, HANDED_IN_PAUSE = 20, 0.05
+"""How often, and after how many seconds each, one looks what somebody else has just handed in."""
 KEYED = 32
 """Hexadecimal digits of the id that an idempotency key stands for."""
 
@@ -131,7 +133,8 @@ class Jobs:
             said = await self._js.api(f"CONSUMER.NAMES.{self.names.jobs_stream}")
         except NoStream as exc:
             raise _no_jobs() from exc
-        found = {name.rpartition("-")[0] for name in said.get("consumers") or ()}
+        queues = [name.rpartition("-") for name in said.get("consumers") or ()]
+        found = {model for model, _, last in queues if last in subjects.PRIORITIES}
         if not found:
             raise _no_jobs()
         return found
@@ -141,13 +144,19 @@ class Jobs:
         job_id = asked.job_id()
         sha256 = left.ticket.sha256 if left.ticket else await _sha256(left.here or b"")
         fingerprint = asked.fingerprint(sha256)
-        if asked.key is not None and (known := await self.results.known(job_id)) is not None:
+        known = None if asked.key is None else await self.results.known(job_id)
+        if known is not None and not known.record.erased:
             return self._same(known.record, fingerprint)
         claim = asdict(left.ticket) if left.ticket else None
         message = pack({**asked.body, **({"claim": claim} if claim else {"audio": left.here})})
         if len(message) > self.checks.largest:
             raise TooLarge(f"what is asked beside the audio is too large: {len(message)} bytes")
-        await self._queue(asked, job_id, message)
+        if await self._queue(asked, job_id, message) and asked.key is not None:
+            other = await self._handed_in(job_id)
+            if other is not None and (claim is None or other.claim != claim):
+                return self._same(other, fingerprint)
+            if other is None:  # erased, and the server still knows its message's name
+                await self._queue(asked, job_id, message, f".{secrets.token_hex(4)}")
         left.deposit.hand_over()
         record = JobRecord(
             job_id=job_id, status="queued", model=asked.model, priority=asked.priority,
@@ -155,7 +164,9 @@ class Jobs:
             reply_to=asked.body.get("reply_to"), webhook=asked.body.get("webhook"),
             fingerprint=fingerprint,
         )  # fmt: skip
-        if await self.results.create(record) is None:  # a worker was quicker, or its double was
+        if (
+            await self.results.create(record, known) is None
+        ):  # a worker was quicker, or its double was
             known_now = await self.results.change(
                 job_id,
                 lambda was: was if was.fingerprint else replace(was, fingerprint=fingerprint),
@@ -163,26 +174,39 @@ class Jobs:
             return self._same(known_now.record, fingerprint)
         return Job(self, job_id)
 
+    async def _handed_in(self, job_id: str) -> JobRecord | None:
+        """The record that whoever handed this job in a moment ago is about to write."""
+        record = None
+        for _ in range(HANDED_IN_LOOKS):
+            known = await self.results.known(job_id)
+            record = None if known is None or known.record.erased else known.record
+            if record is not None and record.fingerprint:
+                break
+            await asyncio.sleep(HANDED_IN_PAUSE)
+        return record
+
     def _same(self, record: JobRecord, fingerprint: str) -> "Job":
         if record.fingerprint and record.fingerprint != fingerprint:
             raise IdempotencyConflict
         return Job(self, record.job_id)
 
-    async def _queue(self, asked: Asked, job_id: str, message: bytes) -> None:
+    async def _queue(self, asked: Asked, job_id: str, message: bytes, again: str = "") -> bool:
+        """Put a job's message into the queue; whether it was there before."""
         headers = {
             subjects.HEADER_CONTENT_TYPE: subjects.CONTENT_TYPE,
             subjects.HEADER_JOB_ID: job_id,
             subjects.HEADER_REQUEST_ID: asked.request_id,
-            "Nats-Msg-Id": job_id,
+            "Nats-Msg-Id": f"{job_id}{again}",
         }
         assert asked.model is not None  # noqa: S101 - as above
         subject = self.names.jobs(asked.model, asked.priority)
         try:
-            await self._js.write(self.names.jobs_stream, subject, message, headers)
+            written = await self._js.write(self.names.jobs_stream, subject, message, headers)
         except Busy as exc:
             raise Busy("the queue of jobs is full; try again in a while") from exc
         except NoStream as exc:
             raise _no_jobs() from exc
+        return written.duplicate
 
 
 def _no_jobs() -> Unavailable:
@@ -215,6 +239,7 @@ class Job:
             after: the id of the last event that is known already.
 
         Raises:
+            BadRequest: no event can have the id `after`.
             JobNotFound, Unavailable: as `status`.
         """
         return self._results.follow(self.id, after)
@@ -240,6 +265,15 @@ class Job:
                     raise map_to_error(event.error or {})
                 if event.status == "cancelled":
                     raise Cancelled("the job was cancelled")
+        for segment in await self._behind(following, number):
+            yield segment
+
+    async def _behind(self, windows: int, number: int) -> list[Segment]:
+        """The segments behind `number`, where not all windows were heard of: events go before transcripts do."""
+        record = await self._results.record(self.id)
+        if windows >= (record.windows or 1):
+            return []
+        return (await self.transcript()).segments[number:]
 
     async def result(self, timeout: float | None = None) -> Transcript:  # noqa: ASYNC109 - the caller's patience
         """Its transcript, waited for.

@@ -82,6 +82,8 @@ class JobRecord(JobStatus):
     """What was asked, as a hash: an idempotency key stands for this."""
     claim: dict[str, Any] | None = None
     """The ticket of its audio, to be erased at the end."""
+    language: str | None = None
+    """What is spoken in a long recording, once its first speech was heard."""
     reply_to: str | None = None
     webhook: str | None = None
     done: bytes = b""
@@ -91,6 +93,8 @@ class JobRecord(JobStatus):
     """Under which word its transcript lies."""
     parts: int = 0
     """In how many messages."""
+    erased: bool = False
+    """Nobody is to hear of it any more; whoever still has its message is not to begin again."""
 
     def shown(self) -> JobStatus:
         """What everybody may see."""

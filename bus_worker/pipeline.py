@@ -116,6 +116,12 @@ class Pipeline:
         rest = {need for step in self.steps[cut:] for need in step.stage.needs}
         return None if rest & {"audio", "format"} else cut
 
+    @property
+    def decoded(self) -> int:
+        """The first step that may be given samples instead of audio: the one behind the decoder's."""
+        gives = [step.stage.gives for step in self.steps]
+        return next((n + 1 for n, given in enumerate(gives) if "samples" in given), 0)
+
     def options_for(self, overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, BaseModel]:
         """Each stage's options with a request's own over the operator's.
 

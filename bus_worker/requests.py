@@ -13,9 +13,11 @@ __all__ = [
     "LookupRequest",
     "Options",
     "TranscribeRequest",
+    "WindowRequest",
     "read_job",
     "read_lookup",
     "read_request",
+    "read_window",
     "refusal",
 ]
 
@@ -97,6 +99,24 @@ class JobRequest(TranscribeRequest):
     """An https address that is told of the end."""
 
 
+class WindowRequest(BaseModel):
+    """A piece of a long recording, on its way from the worker that cut it to the one that hears it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    job_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    number: Annotated[int, Field(ge=0)]
+    start: Annotated[int, Field(ge=0)]
+    """The sample at which it begins in the recording."""
+    pcm: bytes
+    """16-bit little-endian samples at 16 kHz."""
+    scale: Annotated[float, Field(gt=0)]
+    """What full scale means."""
+    request_id: Annotated[str, Field(max_length=200)] = ""
+    options: Options = Options()
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
 T = TypeVar("T", bound=TranscribeRequest)
 
 
@@ -141,6 +161,18 @@ def read_job(payload: bytes) -> JobRequest:
         BadRequest: as `read_request`.
     """
     return _read(JobRequest, payload)
+
+
+def read_window(payload: bytes) -> WindowRequest:
+    """The window in a message.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    try:
+        return WindowRequest.model_validate(_few(unpack_hostile(payload, MAX_BESIDES)))
+    except ValidationError as exc:
+        raise BadRequest(*refusal(exc)) from exc
 
 
 def _read(kind: type[T], payload: bytes) -> T:

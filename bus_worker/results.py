@@ -17,16 +17,18 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bus_worker.bus import HEADROOM, bus_errors
-from bus_worker.errors import JobNotFound
+from bus_worker.errors import BadRequest, JobNotFound
 from bus_worker.jetstream import Conflict, JetStream, Kept, if_last, kept_for
 from bus_worker.job_record import JobEvent, JobRecord
 from bus_worker.messages import pack, unpack
 from bus_worker.subjects import Subjects
 
-__all__ = ["RESULTS_KEPT", "Known", "Results"]
+__all__ = ["RESULTS_KEPT", "Known", "Results", "Trouble"]
 
 RESULTS_KEPT = 86_400.0
 """Seconds that a job is known after its end, unless the workers' settings say otherwise."""
+ERASED_KEPT = 7 * 86_400.0
+"""Seconds that is known of an erased job that there was one: so long may its message wait."""
 PART = 700_000
 """Bytes of a transcript in one message."""
 STATUS = "status"
@@ -36,6 +38,7 @@ FINAL_EVENT = "final"
 LOOK_AGAIN = 2.0
 """Seconds after which one who follows a job looks, though nothing was heard."""
 CONFLICT_PAUSE = 0.01
+LAST_SEQUENCE = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,14 @@ class Known:
 
     record: JobRecord
     sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """How often a window was begun and never ended, and how often the work itself failed."""
+
+    starts: int = 0
+    failures: int = 0
 
 
 class Results:
@@ -57,7 +68,7 @@ class Results:
         self.js = JetStream(nc)
 
     async def known(self, job_id: str) -> Known | None:
-        """A job's record; None where there is none.
+        """A job's record, that of an erased one too; None where there is none.
 
         Raises:
             BadRequest: it is no job's id.
@@ -70,18 +81,23 @@ class Results:
         """A job's record.
 
         Raises:
-            JobNotFound: there is none.
+            JobNotFound: there is none, or it was erased.
             BadRequest, NoStream, Unavailable: as `known`.
         """
         known = await self.known(job_id)
-        if known is None:
+        if known is None or known.record.erased:
             raise JobNotFound
         return known.record
 
-    async def create(self, record: JobRecord) -> Known | None:
-        """Write a job's first record; None where there is one already."""
+    async def create(self, record: JobRecord, erased: Known | None = None) -> Known | None:
+        """Write a job's first record; None where there is one already.
+
+        Args:
+            erased: that of an erased job of the same id, to be written over.
+        """
+        headers = if_last(erased.sequence if erased else 0)
         try:
-            written = await self._write(record.job_id, STATUS, pack(record.to_map()), if_last(0))
+            written = await self._write(record.job_id, STATUS, pack(record.to_map()), headers)
         except Conflict:
             return None
         return Known(record, written)
@@ -97,12 +113,12 @@ class Results:
             known: what it was a moment ago.
 
         Raises:
-            JobNotFound: there is none.
+            JobNotFound: there is none, or it was erased.
             NoStream, Unavailable, Busy: the bus did not take it.
         """
         while True:
             known = known or await self.known(job_id)
-            if known is None:
+            if known is None or known.record.erased:
                 raise JobNotFound
             record = how(known.record)
             if record == known.record:
@@ -138,20 +154,15 @@ class Results:
         kept = await self._read(job_id, SOURCE)
         return kept.data if kept is not None and kept.data else None
 
-    async def count_start(self, job_id: str, window: int) -> int:
-        """Note that somebody begins with a window that was in hand before; how often that happened.
+    async def trouble(self, job_id: str, window: int) -> Trouble:
+        """What a window that comes again has cost so far."""
+        kept = await self._read(job_id, f"h{window}")
+        return Trouble(*kept.data) if kept is not None else Trouble()
 
-        Written without care for others: two at once would count as one, and there is seldom one.
-        """
-        part = f"h{window}"
-        kept = await self._read(job_id, part)
-        starts = (int.from_bytes(kept.data) if kept is not None else 0) + 1
-        await self._write(job_id, part, starts.to_bytes(4), kept_for(self._kept))
-        return starts
-
-    async def count_end(self, job_id: str, window: int, starts: int) -> None:
-        """Take a start back: it ended without a death."""
-        await self._write(job_id, f"h{window}", (starts - 1).to_bytes(4), kept_for(self._kept))
+    async def note_trouble(self, job_id: str, window: int, trouble: Trouble) -> None:
+        """Remember it; without care for others, as seldom two have the same window in hand."""
+        noted = bytes((min(trouble.starts, 255), min(trouble.failures, 255)))
+        await self._write(job_id, f"h{window}", noted, kept_for(self._kept))
 
     async def keep_transcript(self, job_id: str, transcript: dict[str, Any]) -> tuple[str, int]:
         """Keep a transcript, in as many messages as it takes.
@@ -189,7 +200,7 @@ class Results:
         await self._erase(record.job_id, parts)
 
     async def erase(self, record: JobRecord) -> None:
-        """Erase all that is known of a job."""
+        """Erase all that is known of a job, but that there was one: its message may still wait."""
         await self.erase_work(record)
         await self._erase(
             record.job_id, [f"text-{record.answer}-{number}" for number in range(record.parts)]
@@ -198,7 +209,10 @@ class Results:
         await self.js.write(
             self._names.events_stream, self._names.events(record.job_id), b"", rollup
         )
-        await self._erase(record.job_id, [STATUS])
+        bare = JobRecord(
+            job_id=record.job_id, status=record.status, model=record.model, erased=True
+        )
+        await self._write(record.job_id, STATUS, pack(bare.to_map()), kept_for(ERASED_KEPT))
 
     async def tell(self, record: JobRecord, key: str, **more: Any) -> None:
         """Tell an event of a job, once for each key."""
@@ -208,7 +222,8 @@ class Results:
             self._names.events_stream,
             self._names.events(job_id),
             pack(event.to_map()),
-            {"Nats-Msg-Id": f"{job_id}.{key}"},
+            # The time tells it from an erased job's of the same id.
+            {"Nats-Msg-Id": f"{job_id}.{record.created_at}.{key}"},
         )
 
     async def tell_end(self, record: JobRecord) -> None:
@@ -220,8 +235,11 @@ class Results:
 
         Raises:
             JobNotFound: there is no such job, or it was erased meanwhile.
+            BadRequest: no event can have the id `after`.
             NoStream, Unavailable: as `known`.
         """
+        if not 0 <= after < LAST_SEQUENCE:
+            raise BadRequest(f"no event has the id {after}", field="after")
         await self.record(job_id)
         stream, subject = self._names.events_stream, self._names.events(job_id)
         async with self._news(subject) as news:

@@ -93,8 +93,8 @@ class Service:
             queue,
             slots,
             self._handle,
-            on_room=self._waiting.wake,
         )
+        self.credits.on_room.append(self._waiting.wake)
 
     @property
     def somebody_waits(self) -> bool:

@@ -5,12 +5,10 @@ environment wins. An empty value is an unset one.
 """
 
 import os
-import re
 import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -23,7 +21,15 @@ from pydantic import (
     ValidationError,
 )
 
+from bus_worker.addresses import (
+    checked_model,
+    checked_origins,
+    checked_redis,
+    checked_servers,
+    scheme_and_rest,
+)
 from bus_worker.errors import BadSetting
+from bus_worker.webhook_rules import checked_allow, checked_secret
 
 __all__ = [
     "STAGE_OPTIONS",
@@ -32,7 +38,6 @@ __all__ = [
     "environment",
     "inherited",
     "load_settings",
-    "shown_url",
     "stage_options",
 ]
 
@@ -61,83 +66,12 @@ def _split(value: Any) -> Any:
 Listed = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
-def _redis_url(value: SecretStr | None) -> SecretStr | None:
-    """Only what leads to a Redis; the value itself may hold a password and is not told."""
-    if value is None:
-        return None
-    try:
-        parts = urlsplit(value.get_secret_value())
-        whole = bool(parts.path if parts.scheme == "unix" else parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        whole = False
-    if not whole or parts.scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("must be redis://[:password@]host[:port][/db], rediss://… or unix://path")
-    return value
-
-
-def _nats_url(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Only what leads to a bus: elsewhere a worker would try for ever."""
-    kinds = {_bus_scheme(url) in {"ws", "wss"} for url in value}
-    if len(kinds) != 1:
-        raise ValueError("must be one server or more, either all ws:// and wss:// or none of them")
-    return value
-
-
-def _bus_scheme(url: str) -> str:
-    """The scheme of a bus's address; that of one without any is `nats`."""
-    try:
-        parts = urlsplit(url if "://" in url else f"nats://{url}")
-        whole = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, or none below 65536
-        whole = False
-    if whole and parts.scheme in {"nats", "tls"}:
-        # What follows a `/`, `?` or `#` would be half of a password written as it is.
-        whole = parts.path in {"", "/"} and not parts.query and not parts.fragment
-    if not whole or parts.scheme not in {"nats", "tls", "ws", "wss"} or re.search(r"\s", url):
-        raise ValueError(
-            "must be host[:port], alone or after nats://, tls://, ws:// or wss://"
-            " (user:password@ or token@ may stand before the host; the port is 1 to 65535)"
-        )
-    return parts.scheme
-
-
-def shown_url(url: str) -> str:
-    """A URL without user, password and options, for logs and people; it may lack its scheme."""
-    scheme, rest = _scheme_and_rest(url)
-    plain = re.split(r"[?#]", rest, maxsplit=1)[0]
-    if "@" in rest and "@" not in plain:  # which part is the secret nobody can tell
-        return f"{scheme}***"
-    _, at, where = plain.rpartition("@")
-    return f"{scheme}{'***' * bool(at)}{at}{where}"
-
-
-def _scheme_and_rest(url: str) -> tuple[str, str]:
-    found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
-    scheme = found[0] if found else ""
-    return scheme, url.removeprefix(scheme)
-
-
-def _model(value: str | None) -> str | None:
-    """Only what can be part of a subject."""
-    if value is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", value):
-        raise ValueError("must be a model's name: letters, digits, '.', '_' and '-' only")
-    return value
-
-
-def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
-    """As browsers write origins; one written otherwise would let nobody in, and nobody would be told."""
-    plain = tuple(origin.lower().removesuffix("/") for origin in value)
-    if not all(re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+", origin) for origin in plain):
-        raise ValueError("must be *, or origins such as https://app.example, without a path")
-    return plain
-
-
 class Settings(BaseModel):
     """The worker's, the client's and the command line's settings."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
-    nats_url: Annotated[Listed, AfterValidator(_nats_url)] = ("nats://localhost:4222",)
+    nats_url: Annotated[Listed, AfterValidator(checked_servers)] = ("nats://localhost:4222",)
     """Where the bus is; several servers of one cluster may be given, comma-separated."""
     nats_user: str | None = None
     """User name on the bus."""
@@ -161,7 +95,7 @@ class Settings(BaseModel):
     """First word of every subject, and the service's name for `nats micro`."""
     queue_group: str = Field("stt-workers", pattern=r"^[A-Za-z0-9_-]+$")
     """The group whose members share the requests."""
-    default_model: Annotated[str | None, AfterValidator(_model)] = None
+    default_model: Annotated[str | None, AfterValidator(checked_model)] = None
     """The model a client asks for when it names none (`WHISPER_MODEL` if unset)."""
 
     whisper_model: str = "base"
@@ -213,7 +147,7 @@ class Settings(BaseModel):
     job_slots: int | None = Field(None, ge=0, le=256)
     """Slots of a worker that jobs may take; unset: all but one, which is kept for requests (of one slot, that one)."""
 
-    redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
+    redis_url: Annotated[SecretStr | None, AfterValidator(checked_redis)] = None
     """The Redis in which workers share their cache; unset: `up` starts one, `run` keeps its own in memory."""
     cache_enabled: bool = True
     """Answer a request that was answered before from the cache, and equal ones at once with one hearing."""
@@ -237,8 +171,13 @@ class Settings(BaseModel):
         "gpt-4o-mini-transcribe-2025-12-15",
     )  # fmt: skip
     """Names of OpenAI's that mean the default model to the gateway."""
-    cors_origins: Annotated[Listed, AfterValidator(_origins)] = ("http://localhost:3000",)
+    cors_origins: Annotated[Listed, AfterValidator(checked_origins)] = ("http://localhost:3000",)
     """Web pages of these origins may call the gateway from a browser; `*` lets all."""
+
+    webhook_secret: Annotated[SecretStr | None, AfterValidator(checked_secret)] = None
+    """Signs webhooks as Standard Webhooks does: `whsec_` and base64, or any long text; unset: they are not signed."""
+    webhook_allow: Annotated[Listed, AfterValidator(checked_allow)] = ()
+    """Host names, IP addresses and networks that webhooks may reach although they are private, also by `http://`."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged."""
@@ -393,7 +332,7 @@ def bad_setting(
     value = variables.get(variable, error.get("input"))
     if name.endswith("_url") and isinstance(value, str):
         # The last @ of all counts: a comma or a slash may be part of a password.
-        scheme, rest = _scheme_and_rest(value)
+        scheme, rest = scheme_and_rest(value)
         value = f"{scheme}***@{rest.rpartition('@')[2]}" if "@" in rest else value
     shown = "(hidden)" if secret else repr(value)[:100]
     why = error["msg"].removeprefix("Value error, ")

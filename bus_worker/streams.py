@@ -119,9 +119,7 @@ async def make_streams(nc: Client, names: Subjects, *models: str) -> list[tuple[
     js = nc.jetstream()
     name = names.claims_stream
     try:
-        for plan in _plans(names):
-            name = plan.name
-            await _make(js, plan)
+        await _make_all(js, _plans(names))
         for name, queue in _queues(names, *models):
             await js.add_consumer(name, queue)
     except js_errors.APIError as exc:
@@ -129,7 +127,7 @@ async def make_streams(nc: Client, names: Subjects, *models: str) -> list[tuple[
             raise SetupError(
                 "the bus keeps no large audio and no jobs: enable jetstream on nats-server"
             ) from exc
-        raise SetupError(f"the bus refuses stream {name}: {exc.description}") from exc
+        raise _refused(name, exc) from exc
     except (nats_errors.Error, TimeoutError, OSError) as exc:
         raise SetupError(
             f"the bus did not answer about stream {name}; may this user publish on $JS.API.>?"
@@ -190,11 +188,35 @@ def _queue(name: str, subject: str) -> ConsumerConfig:
     )
 
 
-async def _make(js: JetStreamContext, plan: _Plan) -> None:
+def _refused(name: str, exc: js_errors.APIError) -> SetupError:
+    return SetupError(f"the bus refuses stream {name}: {exc.description}")
+
+
+async def _make_all(js: JetStreamContext, plans: list[_Plan]) -> None:
+    """Make the streams as large as planned, or all of them smaller: the server sets the bytes aside."""
+    fresh: set[str] = set()
+    halved = 0
+    while True:
+        try:
+            for plan in plans:
+                await _make(js, plan, max(LEAST, plan.max_bytes >> halved), fresh)
+        except js_errors.APIError as exc:
+            if exc.err_code in NO_JETSTREAM:
+                raise
+            if exc.err_code != NO_ROOM or all(p.max_bytes >> halved <= LEAST for p in plans):
+                raise _refused(plan.name, exc) from exc
+            halved += 1
+        else:
+            return
+
+
+async def _make(js: JetStreamContext, plan: _Plan, size: int, fresh: set[str]) -> None:
+    """Make a stream, or put it right; those that were made just now (`fresh`) may shrink again."""
     try:
         there = (await js.stream_info(plan.name)).config
     except js_errors.NotFoundError:
-        await _add(js, plan)
+        await _add(js, plan, size)
+        fresh.add(plan.name)
         return
     if there.subjects != plan.subjects:
         raise SetupError(
@@ -202,30 +224,20 @@ async def _make(js: JetStreamContext, plan: _Plan) -> None:
             " remove it, or choose another SUBJECT_PREFIX"
         )
     bounds = {key: getattr(there, key) or value for key, value in plan.bounds.items()}
-    if (there.max_bytes or -1) < 0:
-        bounds["max_bytes"] = plan.max_bytes
+    if (there.max_bytes or -1) < 0 or plan.name in fresh:
+        bounds["max_bytes"] = size
     await js.update_stream(there, **plan.needed, **bounds)
 
 
-async def _add(js: JetStreamContext, plan: _Plan) -> None:
-    """Make a stream as large as planned, or as the server has room for: it sets the bytes aside."""
-    size = plan.max_bytes
-    while True:
-        try:
-            await js.add_stream(
-                StreamConfig(
-                    name=plan.name,
-                    subjects=plan.subjects,
-                    description=plan.keeps[:1].upper() + plan.keeps[1:],
-                    storage=StorageType.FILE,
-                    max_bytes=size,
-                ),
-                **plan.needed,
-                **plan.bounds,
-            )
-        except js_errors.APIError as exc:
-            if exc.err_code != NO_ROOM or size // 2 < LEAST:
-                raise
-            size //= 2
-        else:
-            return
+async def _add(js: JetStreamContext, plan: _Plan, size: int) -> None:
+    await js.add_stream(
+        StreamConfig(
+            name=plan.name,
+            subjects=plan.subjects,
+            description=plan.keeps[:1].upper() + plan.keeps[1:],
+            storage=StorageType.FILE,
+            max_bytes=size,
+        ),
+        **plan.needed,
+        **plan.bounds,
+    )

@@ -78,5 +78,7 @@ def pretend(draft: Draft, options: Pretend) -> None:
         heard = segment(f" part {number}", number, number + 1, number)
         draft.segments.append(heard)
         draft.emit(heard)
-    draft.text = f"{len(draft.audio)} bytes"
+    draft.text = (
+        f"{len(draft.audio)} bytes" if draft.samples is None else f"{len(draft.samples)} samples"
+    )
     draft.language = "en"

@@ -1,8 +1,9 @@
 """The whole road of one request inside a worker: draft → cache → stages → cache → transcript."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from bus_worker.errors import TooLarge
 from bus_worker.messages import ModelInfo, Segment, Timings, Transcript
@@ -108,6 +109,27 @@ class Transcriber:
         if landing.known:
             draft.note("cache_hit", value=True)
         return self._transcript(landing, request_id, received, started)
+
+    async def hear(
+        self, draft: Draft, stages: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[Answer, dict[str, float]]:
+        """Run a draft that has its samples through the stages behind the decoder's; the cache is not asked.
+
+        A piece of a long recording comes once; kept, it would push out what comes often.
+
+        Args:
+            stages: options of stages that the request sets.
+
+        Returns:
+            What was heard, and the seconds of each stage.
+
+        Raises:
+            BusWorkerError: as the stages raise it.
+        """
+        options = self.pipeline.options_for(stages)
+        part = slice(self.pipeline.decoded, None)
+        seconds = await self.pipeline.run(draft, options, part)
+        return Answer.of(draft, self._model), seconds
 
     async def lookup(
         self, question: LookupRequest, *, request_id: str, received: float

@@ -18,16 +18,20 @@ from bus_worker.cache import open_cache
 from bus_worker.cache_control import CacheControl
 from bus_worker.claim_check import ClaimCheck
 from bus_worker.connection import address
+from bus_worker.dead_letters import DeadLetters
 from bus_worker.discovery import Discovery, ServiceInfo
+from bus_worker.jobs import LONGEST, JobWorker, Limits, Means
 from bus_worker.loader import find_stages
 from bus_worker.messages import ModelInfo
 from bus_worker.pipeline import Pipeline
 from bus_worker.recall import Recall
+from bus_worker.results import Results
 from bus_worker.service import Service
 from bus_worker.settings import Settings, stage_options
 from bus_worker.signals import StopSignals
 from bus_worker.subjects import Subjects, model_token
 from bus_worker.transcriber import Transcriber
+from bus_worker.webhook_rules import WebhookRules
 
 __all__ = ["build_pipeline", "open_transcriber", "run_worker"]
 
@@ -111,7 +115,8 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
         await service.start()
         await discovery.start()
         await control.start()
-        await _look_for_claims(bus, settings)
+        jobs = _jobs(settings, bus, transcriber, service)
+        await jobs.start()
         await bus.confirmed()  # who reads "ready" may ask at once
         _log.info(
             "ready",
@@ -126,7 +131,8 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
         _log.info("draining", in_flight=service.credits.busy)
         await discovery.stop()
         await control.stop()
-        await _drain(told, service, settings.drain_timeout)
+        await jobs.stop_taking()
+        await _drain(told, service, jobs, settings.drain_timeout)
     _log.info("stopped", answers=dict(service.counts))
     if service.stuck_for():
         # A thread that never returns would keep the interpreter at exit for ever.
@@ -156,16 +162,6 @@ async def _open_both(
     return bus, transcriber
 
 
-async def _look_for_claims(bus: Bus, settings: Settings) -> None:
-    names = Subjects(settings.subject_prefix)
-    if not await ClaimCheck(bus.client, names).ready():
-        _log.warning(
-            "no_large_audio",
-            stream=names.claims_stream,
-            mend="enable jetstream on nats-server and run `bus-worker setup`",
-        )
-
-
 def _service(settings: Settings, bus: Bus, transcriber: Transcriber) -> Service:
     serves = transcriber.pipeline.serves
     return Service(
@@ -175,6 +171,32 @@ def _service(settings: Settings, bus: Bus, transcriber: Transcriber) -> Service:
         queue=settings.queue_group,
         slots=settings.worker_slots or (serves.slots if serves else 1),
         request_timeout=settings.request_timeout,
+    )
+
+
+def _jobs(settings: Settings, bus: Bus, transcriber: Transcriber, service: Service) -> JobWorker:
+    names = Subjects(settings.subject_prefix)
+    nc = bus.client
+    means = Means(
+        bus=bus,
+        names=names,
+        transcriber=transcriber,
+        results=Results(nc, names, settings.job_results_ttl),
+        checks=ClaimCheck(nc, names),
+        dead=DeadLetters(nc, names),
+        rules=WebhookRules.read(settings.webhook_secret, settings.webhook_allow),
+        limits=Limits(
+            max_duration=settings.job_max_audio_duration,
+            max_bytes=settings.job_max_file_size,
+            longest_clip=min(LONGEST, settings.max_audio_duration),
+            formats=settings.allowed_audio_formats,
+        ),
+    )
+    return JobWorker(
+        means,
+        service.credits,
+        somebody_waits=lambda: service.somebody_waits,
+        most=settings.job_slots,
     )
 
 
@@ -207,13 +229,14 @@ async def _until_told(told: StopSignals, bus: Bus, service: Service, stuck_after
     return 0
 
 
-async def _drain(told: StopSignals, service: Service, limit: float) -> None:
+async def _drain(told: StopSignals, service: Service, jobs: JobWorker, limit: float) -> None:
     """Finish what is in hand, or on a second signal answer it with `stopping`."""
     stopping = asyncio.create_task(service.stop(limit), name="drain")
     hurry = asyncio.create_task(told.now.wait(), name="hurry")
     try:
         await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
+            jobs.give_up()
             await service.stop_now()
         await stopping
     finally:

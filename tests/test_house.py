@@ -36,7 +36,7 @@ SOURCES = sorted(
 )
 STAGES = find_stages()
 HEAVY = (
-    "aiohttp", "av", "ctranslate2", "faster_whisper", "huggingface_hub", "numpy", "prometheus_client",
+    "aiohttp", "av", "ctranslate2", "faster_whisper", "httpcore2", "huggingface_hub", "numpy", "prometheus_client",
     "pydantic", "redis", "soundfile", "starlette", "structlog", "tqdm",
 )  # fmt: skip
 """What none of a caller's process should pay for."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from bus_worker.audio.sniff import Kind
+from bus_worker.audio.source import STEP, Source
 from bus_worker.errors import BadAudio
 
 __all__ = ["check_claims"]
@@ -15,16 +16,21 @@ __all__ = ["check_claims"]
 UNKNOWN = 0x7FFF_F000
 """From here up a WAV's length means "unknown": what sox, arecord and ffmpeg write to a pipe."""
 MAX_CHUNKS = 1000
-INDEX_TAGS = re.compile(rb"stsz|stz2|trun|elst")
+INDEX_TAGS = re.compile(rb"stsz|stz2|trun|elst|dcomzlib")
+TAG_REACH = 32
+"""A tag and the numbers behind it are no longer."""
+MAX_SAMPLES = 3_000_000
+"""FFmpeg takes 36 bytes for each; 4 h have 700 000 frames of AAC, and video as many again."""
 BYTES_PER_SAMPLE = 4
 """The least an indexed mp4 sample takes; a silent AAC frame takes 6."""
 BYTES_PER_BOX = 64
 """On average at least; live fragments have some 300. A million empty boxes took a second."""
+MAX_BOXES = 500_000
 ABSURD = 0x2000_0000
 """FFmpeg refuses an index this long by itself; it is also what ASCII that reads `trun` looks like."""
 
 
-def check_claims(kind: Kind, data: bytes) -> None:
+def check_claims(kind: Kind, data: Source) -> None:
     """Refuse what its own header shows to be cut short, or to ask for absurd memory.
 
     Raises:
@@ -47,7 +53,7 @@ def _cut_short(name: str, promised: int, present: int) -> BadAudio:
     )
 
 
-def _check_wav(data: bytes) -> None:
+def _check_wav(data: Source) -> None:
     """Find the `data` chunk; its length must fit the file."""
     order = "big" if data[:4] == b"RIFX" else "little"
     at, wide = 12, None
@@ -68,7 +74,7 @@ def _check_wav(data: bytes) -> None:
     raise BadAudio(f"the wav has more than {MAX_CHUNKS} chunks before its samples", seen="wav")
 
 
-def _check_mp3(data: bytes) -> None:
+def _check_mp3(data: Source) -> None:
     """The Xing header, where an encoder left one in the first frame, may tell the length."""
     at = max(data.find(b"Xing", 4, 48), data.find(b"Info", 4, 48))
     flags = int.from_bytes(data[at + 4 : at + 8])
@@ -80,7 +86,7 @@ def _check_mp3(data: bytes) -> None:
         raise _cut_short("mp3", promised, len(data))
 
 
-def _check_matroska(data: bytes) -> None:
+def _check_matroska(data: Source) -> None:
     """The segment's length must fit the file, unless it is the live one: unknown."""
     header, at = _vint(data, 4)
     at += header or 0
@@ -91,7 +97,7 @@ def _check_matroska(data: bytes) -> None:
         raise _cut_short("webm", at + size, len(data))
 
 
-def _vint(data: bytes, at: int) -> tuple[int | None, int]:
+def _vint(data: Source, at: int) -> tuple[int | None, int]:
     """An EBML length and where it ends; None is EBML's "unknown"."""
     width = 9 - int.from_bytes(data[at : at + 1]).bit_length()
     unknown = (1 << 7 * width) - 1
@@ -99,57 +105,71 @@ def _vint(data: bytes, at: int) -> tuple[int | None, int]:
     return (None if value == unknown else value), at + width
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(data: Source) -> Iterator[tuple[bytes, int, int]]:
     """The mp4's outermost boxes: name, start, promised end."""
     at = 0
-    for _ in range(1000 + len(data) // BYTES_PER_BOX):
+    for _ in range(min(1000 + len(data) // BYTES_PER_BOX, MAX_BOXES)):
         if at + 8 > len(data):
             return
-        size = int.from_bytes(data[at : at + 4])
+        head = data[at : at + 16]
+        size = int.from_bytes(head[:4])
         if size == 1:
-            size = int.from_bytes(data[at + 8 : at + 16])
+            size = int.from_bytes(head[8:])
         elif size == 0:
             size = len(data) - at
-        yield data[at + 4 : at + 8], at, at + size
+        yield head[4:8], at, at + size
         if size < 8:  # noqa: PLR2004 - a box is at least its header; FFmpeg stops here too
             return
         at += size
     raise BadAudio("the mp4 has more boxes than sound", seen="mp4")
 
 
-def _check_mp4(data: bytes) -> None:
-    names, outside = set(), bytearray()
-    for name, start, end in _boxes(data):
+def _check_mp4(data: Source) -> None:
+    indexed = False
+    for name, _, end in _boxes(data):
         if name in (b"moov", b"moof", b"mdat") and end > len(data):
             raise _cut_short("mp4", end, len(data))
-        names.add(name)
-        if name != b"mdat":
-            outside += data[start:end]
-    if b"moov" not in names:
+        indexed = indexed or name == b"moov"
+    if not indexed:
         raise BadAudio("the mp4 is cut short: it has no index (moov)", seen="an mp4 cut short")
-    if b"dcom" in outside and b"cmvd" in outside:
-        raise BadAudio("the mp4 has a compressed index, which is not read", seen="mp4")
-    # A fragment's index may be pointed at wherever it lies, so there the samples count too.
-    _check_index(data if b"moof" in data else bytes(outside), len(data))
+    _check_index(data)
 
 
-def _check_index(region: bytes, length: int) -> None:
+def _check_index(data: Source) -> None:
     """Add up what the index claims, wherever FFmpeg might read it; edits multiply the samples."""
     samples, edits = 0, 0
-    for match in INDEX_TAGS.finditer(region):
-        at = match.end()
-        if match[0] == b"elst":
-            edits += _count(region, at + 4)
-        elif match[0] != b"trun":
-            samples += _count(region, at + 8)
-        elif (
-            not region[at + 2 : at + 3] > b"\0"
-        ):  # listed samples take bytes: they end by themselves
-            samples += _count(region, at + 4)
-    if samples * max(edits, 1) * BYTES_PER_SAMPLE > length:
+    for tag, behind in _index_tags(data):
+        if tag == b"dcomzlib":
+            raise BadAudio("the mp4 has a compressed index, which is not read", seen="mp4")
+        if tag == b"elst":
+            edits += _count(behind, 4)
+        elif tag != b"trun":
+            samples += _count(behind, 8)
+        elif not behind[2:3] > b"\0":  # listed samples take bytes: they end by themselves
+            samples += _count(behind, 4)
+    claimed = samples * max(edits, 1)
+    if claimed * BYTES_PER_SAMPLE > len(data):
         raise BadAudio(
-            f"the mp4 is broken: its index claims {samples} samples in {length} bytes", seen="mp4"
+            f"the mp4 is broken: its index claims {samples} samples in {len(data)} bytes",
+            seen="mp4",
         )
+    if claimed > MAX_SAMPLES:
+        raise BadAudio(
+            f"the mp4's index has {claimed} samples; at most {MAX_SAMPLES} are read", seen="mp4"
+        )
+
+
+def _index_tags(data: Source) -> Iterator[tuple[bytes, bytes]]:
+    """What looks like a part of the index: its name, and the bytes behind it."""
+    # A fragment's index may be pointed at wherever it lies, so there the sound is searched too.
+    fragmented = data.find(b"moof") >= 0
+    for name, start, end in [(b"moof", 0, len(data))] if fragmented else _boxes(data):
+        if name == b"mdat":
+            continue
+        for _, piece in data.pieces(start, min(end, len(data)), more=TAG_REACH):
+            for match in INDEX_TAGS.finditer(piece):
+                if match.start() < STEP:
+                    yield match[0], piece[match.end() : match.end() + TAG_REACH]
 
 
 def _count(region: bytes, at: int) -> int:

@@ -1,12 +1,9 @@
 """From bytes to mono samples at whatever rate they came: soundfile, and FFmpeg where it cannot.
 
-Neither gets a name to open, only memory; FFmpeg gets the one demuxer that the bytes' own marks
+Neither gets a name to open, only a `Source`; FFmpeg gets the one demuxer that the bytes' own marks
 name, the codecs below and no way to open anything else.
 """
 
-import io
-import math
-import time
 from collections.abc import Generator
 from typing import Any, NoReturn
 
@@ -14,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bus_worker.audio.sniff import Kind
+from bus_worker.audio.source import Source
 from bus_worker.errors import BadAudio
 
-__all__ = ["Memory", "read_pieces"]
+__all__ = ["read_pieces"]
 
 Mono = npt.NDArray[np.float32]
 Piece = tuple[int, Mono]
@@ -40,42 +38,20 @@ MAX_FRAME = 1 << 16
 """Samples of the longest frame of any codec (FLAC's); ALAC's header could ask for 256 times that."""
 
 
-class Memory(io.BytesIO):
-    """Bytes that read as ended once time is up, so that no library works on them for ever.
-
-    An exception here would be printed and dropped by the C library above it.
-    """
-
-    until: float = math.inf
-
-    @property
-    def late(self) -> bool:
-        """Whether time is up."""
-        return time.monotonic() > self.until
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """As `io.BytesIO` does, until time is up."""
-        return b"" if self.late else super().read(size)
-
-    def readinto(self, buffer: Any, /) -> int:
-        """As `io.BytesIO` does, until time is up."""
-        return 0 if self.late else super().readinto(buffer)
-
-
-def read_pieces(kind: Kind, memory: Memory) -> Generator[Piece]:
+def read_pieces(kind: Kind, source: Source) -> Generator[Piece]:
     """The samples in pieces of about a quarter of a second, mixed down to mono.
 
     Raises:
         BadAudio: nothing can be read, or the file breaks off.
     """
     if kind.name in SOUNDFILE:
-        sound = _open_soundfile(memory)
+        sound = _open_soundfile(source)
         if sound is not None:
             with sound:
                 yield from _soundfile_pieces(kind, sound)
             return
-        memory.seek(0)
-    yield from _gathered(_ffmpeg_pieces(kind, memory))
+        source.seek(0)
+    yield from _gathered(_ffmpeg_pieces(kind, source))
 
 
 def _broken(kind: Kind, why: str = "") -> BadAudio:
@@ -104,7 +80,7 @@ def _check_shape(kind: Kind, rate: int, channels: int) -> None:
         )
 
 
-def _open_soundfile(memory: Memory) -> Any:
+def _open_soundfile(source: Source) -> Any:
     """The file as soundfile sees it; None if it cannot read it, or sees nothing in it."""
     import soundfile  # noqa: PLC0415 - paid at `warm_up`, not by who only lists the stages
 
@@ -119,7 +95,8 @@ def _open_soundfile(memory: Memory) -> Any:
             return False
 
     try:
-        sound = Forward(memory)
+        opened: Any = source  # as much of a file as it asks for
+        sound = Forward(opened)
     except soundfile.SoundFileError:
         return None
     if sound.frames:
@@ -150,12 +127,12 @@ def _refuse_to_open(*_: object) -> NoReturn:
     raise BadAudio("the audio refers to another file, which is never opened")
 
 
-def _ffmpeg_pieces(kind: Kind, memory: Memory) -> Generator[Piece]:
+def _ffmpeg_pieces(kind: Kind, source: Source) -> Generator[Piece]:
     import av  # noqa: PLC0415 - paid at `warm_up`
 
     try:
         with av.open(
-            memory,
+            source,
             "r",
             format=kind.demuxer,
             container_options={"codec_whitelist": ",".join(CODECS), "max_streams": "32"},

@@ -1,9 +1,9 @@
 """What the bytes are, by their own marks: the name a file came with is never asked."""
 
-import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from bus_worker.audio.source import Source
 from bus_worker.errors import BadAudio
 
 __all__ = ["FORMATS", "Format", "Kind", "sniff"]
@@ -73,11 +73,10 @@ TEXTS = (
     ("{", "JSON text"),
 )
 MAX_TAGS = 8
-ZEROS = re.compile(rb"\0*")
 STILLS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 
 
-def sniff(data: bytes) -> tuple[Kind, int]:
+def sniff(data: Source) -> tuple[Kind, int]:
     """The format, and where it begins (behind ID3 tags).
 
     Raises:
@@ -121,7 +120,7 @@ def _mp4(brand: bytes) -> Kind:
     return M4A if brand in (b"M4A ", b"M4B ") else MP4
 
 
-def _behind_id3(data: bytes) -> int:
+def _behind_id3(data: Source) -> int:
     """Where the tags in front of mp3, aac or flac end (0 without any)."""
     start = 0
     for _ in range(MAX_TAGS):
@@ -131,11 +130,19 @@ def _behind_id3(data: bytes) -> int:
         for byte in data[start + 6 : start + 10]:
             size = size << 7 | byte & 0x7F
         start += 10 + size
-    padding = ZEROS.match(data, start) if start else None  # some taggers leave it behind the tag
-    return padding.end() if padding else start
+    return _behind_zeros(data, start) if start else 0
 
 
-def _raw_frames(data: bytes, start: int) -> Kind | None:
+def _behind_zeros(data: Source, start: int) -> int:
+    """Where the padding ends that some taggers leave behind a tag."""
+    for at, piece in data.pieces(start, len(data)):
+        sound = piece.lstrip(b"\0")
+        if sound:
+            return at + len(piece) - len(sound)
+    return max(start, len(data))
+
+
+def _raw_frames(data: Source, start: int) -> Kind | None:
     """Mp3 or ADTS aac, which have no header: two frames in a row that fit together."""
     for kind, length in ((MP3, _mp3_frame), (AAC, _adts_frame)):
         first = length(data, start)
@@ -155,7 +162,7 @@ _MP3_KBPS = {
 }
 
 
-def _mp3_frame(data: bytes, at: int) -> int:
+def _mp3_frame(data: Source, at: int) -> int:
     """Bytes of the MPEG audio frame at this place; 0 if there is none."""
     head = int.from_bytes(data[at : at + 4].ljust(4, b"\0"))
     version, layer = head >> 19 & 3, head >> 17 & 3
@@ -171,7 +178,7 @@ def _mp3_frame(data: bytes, at: int) -> int:
     return (72 if layer == 1 and not mpeg1 else 144) * bits // hertz + padding
 
 
-def _adts_frame(data: bytes, at: int) -> int:
+def _adts_frame(data: Source, at: int) -> int:
     """Bytes of the ADTS frame at this place; 0 if there is none."""
     head = int.from_bytes(data[at : at + 7].ljust(7, b"\0"))
     sync, layer, rate, length = head >> 44, head >> 41 & 3, head >> 34 & 15, head >> 13 & 0x1FFF

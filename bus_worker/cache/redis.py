@@ -18,8 +18,8 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from bus_worker.addresses import shown_url
 from bus_worker.errors import BadSetting, Unavailable
-from bus_worker.settings import shown_url
 
 __all__ = ["RedisCache"]
 

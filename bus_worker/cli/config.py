@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from bus_worker.addresses import shown_url
 from bus_worker.cli.terminal import say
 from bus_worker.settings import (
     STAGE_OPTIONS,
     Settings,
     environment,
     load_settings,
-    shown_url,
     stage_options,
 )
 

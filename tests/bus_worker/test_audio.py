@@ -3,6 +3,8 @@
 import io
 import json
 import time
+from pathlib import Path
+from typing import BinaryIO
 
 import librosa
 import numpy as np
@@ -77,6 +79,44 @@ def test_blocks_join_to_what_decode_gives_and_none_is_long():
     assert all(len(block) <= audio.SAMPLE_RATE / 2 for block in blocks)
     assert len(blocks) > 5
     np.testing.assert_array_equal(np.concatenate(blocks), audio.decode(data))
+
+
+TAG = b"ID3\4\0\0\0\0\1\0" + bytes(128 + 300)
+
+
+@pytest.mark.parametrize(
+    ("format_", "front"),
+    [*((name, b"") for name in FORMATS), ("mp3", TAG), ("aac", TAG), ("flac", TAG)],
+)
+def test_a_file_on_disk_sounds_as_its_bytes(format_: str, front: bytes, tmp_path: Path):
+    data = front + encode(noise(3, rate=48000), 48000, format_)
+    (tmp_path / "sound").write_bytes(data)
+    with (tmp_path / "sound").open("rb") as file:
+        for ours, theirs in zip(audio.blocks(file), audio.blocks(data), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_broken_file_on_disk_is_refused_as_its_bytes_are(format_: str, tmp_path: Path):
+    data = encode(noise(3, rate=48000), 48000, format_)
+    for part in (data[: len(data) // 3], data[:100], bytes(500) + data):
+        (tmp_path / "sound").write_bytes(part)
+        with (tmp_path / "sound").open("rb") as file:
+            assert outcome(file) == outcome(part)
+
+
+def outcome(data: bytes | BinaryIO) -> str:
+    try:
+        return f"{sum(map(len, audio.blocks(data)))} samples"
+    except BadAudio as error:
+        return error.message
+
+
+def test_blocks_end_a_block_behind_the_limit():
+    lengths = []
+    with pytest.raises(AudioTooLong, match=r"at least 2\.\d+ s long; the limit is 2 s"):
+        lengths.extend(len(block) for block in audio.blocks(wav_bytes(tone(60)), max_duration=2))
+    assert sum(lengths) <= 2 * audio.SAMPLE_RATE
 
 
 def test_blocks_are_read_without_seeking(monkeypatch: pytest.MonkeyPatch):

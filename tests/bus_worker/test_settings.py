@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, create_model
 
+from bus_worker.addresses import shown_url
 from bus_worker.errors import BadSetting
 from bus_worker.settings import (
     STAGE_OPTIONS,
@@ -13,7 +14,6 @@ from bus_worker.settings import (
     environment,
     inherited,
     load_settings,
-    shown_url,
     stage_options,
 )
 

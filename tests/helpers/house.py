@@ -12,17 +12,25 @@ from nats.errors import Error
 from bus_worker.bus import Address, Bus
 from bus_worker.cache import Cache, NoCache
 from bus_worker.cache_control import CacheControl
+from bus_worker.claim_check import ClaimCheck
 from bus_worker.client import TranscribeClient
+from bus_worker.dead_letters import DeadLetters
 from bus_worker.discovery import Discovery, ServiceInfo
 from bus_worker.embedded import NatsServer
+from bus_worker.jobs import JobWorker, Limits, Means
 from bus_worker.messages import ModelInfo
 from bus_worker.pipeline import Pipeline
 from bus_worker.plugin import Stage
 from bus_worker.recall import Recall
+from bus_worker.results import Results
 from bus_worker.service import Service
+from bus_worker.streams import make_streams
 from bus_worker.subjects import Subjects
 from bus_worker.testing import pretend
 from bus_worker.transcriber import Transcriber
+from bus_worker.webhook_rules import WebhookRules
+
+NAMES = Subjects()
 
 
 class Workers:
@@ -32,6 +40,7 @@ class Workers:
         self.server = server
         self.stack = AsyncExitStack()
         self.made = 0
+        self.jobs: list[JobWorker] = []
 
     async def __aenter__(self) -> Self:
         await self.stack.__aenter__()
@@ -54,9 +63,12 @@ class Workers:
         options: Mapping[str, Mapping[str, Any]] | None = None,
         request_timeout: float = 30.0,
         cache: Cache | None = None,
+        jobs: Limits | None = None,
+        job_slots: int | None = None,
+        rules: WebhookRules | None = None,
         **pretended: Any,
     ) -> Service:
-        """One worker; `pretended` are the engine's options."""
+        """One worker, which takes jobs too if it is told their limits; `pretended` are the engine's options."""
         chosen = stages or (pretend,)
         given = {"pretend": pretended, **(options or {})}
         pipeline = Pipeline.order(
@@ -89,6 +101,22 @@ class Workers:
         await service.start()
         await discovery.start()
         await control.start()
+        if jobs is not None:
+            await make_streams(bus.client, NAMES, model)
+            means = Means(
+                bus=bus, names=NAMES, transcriber=transcriber, results=Results(bus.client, NAMES),
+                checks=ClaimCheck(bus.client, NAMES), dead=DeadLetters(bus.client, NAMES),
+                rules=rules or WebhookRules(), limits=jobs,
+            )  # fmt: skip
+            self.jobs.append(
+                JobWorker(
+                    means,
+                    service.credits,
+                    most=job_slots,
+                    somebody_waits=lambda: service.somebody_waits,
+                )
+            )
+            await self.jobs[-1].start()
         await bus.confirmed()  # else a client may be faster than the server hears of the worker
         self.stack.push_async_callback(self._stop, service, discovery, control)
         return service
@@ -96,6 +124,9 @@ class Workers:
     async def _stop(self, service: Service, discovery: Discovery, control: CacheControl) -> None:
         await control.stop()
         await discovery.stop()
+        for worker in self.jobs:
+            await worker.stop_taking()
+        self.jobs.clear()
         await service.stop(5)
 
     async def client(self, **options: Any) -> TranscribeClient:

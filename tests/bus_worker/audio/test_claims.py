@@ -6,8 +6,10 @@ import time
 import pytest
 
 from bus_worker import audio
+from bus_worker.audio import claims, source
 from bus_worker.audio.claims import check_claims
 from bus_worker.audio.sniff import sniff
+from bus_worker.audio.source import Source
 from bus_worker.errors import BadAudio
 from tests.helpers.tones import encode, tone
 
@@ -21,7 +23,8 @@ LIMIT = 0.1
 
 
 def check(data: bytes) -> None:
-    check_claims(sniff(data)[0], data)
+    opened = Source.of(data)
+    check_claims(sniff(opened)[0], opened)
 
 
 def put(data: bytes, tag: bytes, offset: int, *numbers: int) -> bytes:
@@ -96,6 +99,26 @@ def test_edits_multiply_the_samples():
     check(with_edits(data, 3))
     with pytest.raises(BadAudio, match="claims"):
         check(with_edits(data, 1000))
+
+
+def test_an_index_that_fits_a_large_file_still_has_its_limit(monkeypatch: pytest.MonkeyPatch):
+    """FFmpeg holds 36 bytes for each sample: 500 MB could claim 4 GB."""
+    data = encode(tone(2), 16000, "mp4")
+    monkeypatch.setattr(claims, "MAX_SAMPLES", 20)
+    with pytest.raises(BadAudio, match=r"index has \d+ samples; at most 20 are read"):
+        check(data)
+
+
+@pytest.mark.parametrize("shift", range(0, 24, 3))
+def test_an_index_across_two_pieces_of_a_long_file_counts(
+    shift: int, monkeypatch: pytest.MonkeyPatch
+):
+    data = put(encode(tone(1), 16000, "mp4"), b"stsz", 4, 1, 50_000_000)
+    step = data.index(b"stsz") - data.index(b"moov") + shift - 8
+    monkeypatch.setattr(claims, "STEP", step)
+    monkeypatch.setattr(source, "STEP", step)
+    with pytest.raises(BadAudio, match="claims 50000000 samples"):
+        check(data)
 
 
 def test_a_title_that_reads_like_an_index_does_no_harm():

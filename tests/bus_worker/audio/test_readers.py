@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bus_worker import audio
-from bus_worker.audio import readers
 from bus_worker.errors import AudioTooLong, BadAudio
 from tests.helpers.tones import FORMATS, encode, noise, tone, wav_bytes
 
@@ -288,12 +287,3 @@ def test_real_files_with_random_changes_are_survived(
         at = int(place * (min(len(data), 1200) if in_header else len(data)))
         data[at : at + len(new)] = new
     survives(bytes(data) if cut is None else bytes(data[: int(cut * len(data))]))
-
-
-def test_memory_reads_as_ended_once_time_is_up():
-    memory = readers.Memory(b"abc")
-    assert memory.read(1) == b"a"
-    memory.until = 0
-    assert memory.late
-    assert memory.read() == b""
-    assert memory.readinto(bytearray(2)) == 0

@@ -6,6 +6,7 @@ import pytest
 
 from bus_worker.audio.sniff import FORMATS as NAMES
 from bus_worker.audio.sniff import sniff
+from bus_worker.audio.source import Source
 from bus_worker.errors import BadAudio
 from tests.helpers.tones import FORMATS, encode, tone
 
@@ -46,7 +47,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_every_format_is_known_by_its_own_marks(format_: str):
-    kind, start = sniff(encode(tone(1), 16000, format_))
+    kind, start = sniff(Source.of(encode(tone(1), 16000, format_)))
     assert kind.name == format_.partition("-")[0]
     assert start == 0
 
@@ -56,19 +57,19 @@ def test_every_format_is_known_by_its_own_marks(format_: str):
 )
 def test_what_is_no_audio_is_refused_by_what_it_looks_like(data: bytes, seen: str):
     with pytest.raises(BadAudio, match=seen):
-        sniff(data)
+        sniff(Source.of(data))
 
 
 def test_a_refusal_lists_what_to_send_instead():
     with pytest.raises(BadAudio, match="send one of " + ", ".join(NAMES)):
-        sniff(b"hello")
+        sniff(Source.of(b"hello"))
 
 
 @pytest.mark.parametrize("size", [10, 10_000, 1_000_000])
 def test_noise_is_not_audio(size: int):
     for _ in range(50):
         with pytest.raises(BadAudio):
-            sniff(os.urandom(size))
+            sniff(Source.of(os.urandom(size)))
 
 
 @pytest.mark.parametrize(
@@ -84,13 +85,13 @@ def test_noise_is_not_audio(size: int):
 def test_mp3_is_two_frames_whose_lengths_fit(head: bytes):
     length = {0xFB: 417, 0xF3: 104, 0xE3: 72, 0xFD: 417, 0xFF: 128}[head[1]]
     frame = head + bytes(length - 4)
-    assert sniff(frame * 2)[0].name == "mp3"
+    assert sniff(Source.of(frame * 2))[0].name == "mp3"
     with pytest.raises(BadAudio):
-        sniff(frame + b"\0" + frame)
+        sniff(Source.of(frame + b"\0" + frame))
 
 
 def test_tags_in_front_are_stepped_over():
     frames = encode(tone(1), 16000, "mp3")
     tag = b"ID3\4\0\0\0\0\0\x05hello"
-    kind, start = sniff(tag + tag + bytes(9) + frames)
+    kind, start = sniff(Source.of(tag + tag + bytes(9) + frames))
     assert (kind.name, start) == ("mp3", 2 * len(tag) + 9)

@@ -1,0 +1,172 @@
+"""A job's course in a worker's hand: begun, heard in one piece or opened, and ended one way or another."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import structlog
+
+from bus_worker import subjects
+from bus_worker.errors import AudioTooLong, BadRequest, BusWorkerError, Failed
+from bus_worker.job_record import JobRecord
+from bus_worker.jobs import ending
+from bus_worker.jobs.attempt import Attempt
+from bus_worker.jobs.hearing import finish_if_complete
+from bus_worker.jobs.judging import MAX_DEATHS, again_after, is_failure
+from bus_worker.jobs.means import Means
+from bus_worker.jobs.opening import open_recording
+from bus_worker.pulls import Held
+from bus_worker.requests import JobRequest, read_job
+from bus_worker.results import Known
+from bus_worker.webhook_rules import check_url
+
+__all__ = ["id_of", "take_job"]
+
+_log = structlog.get_logger(__name__)
+
+
+def id_of(held: Held) -> str:
+    """The id of the job that a message belongs to: its sender's, else its place in the queue."""
+    said = held.header(subjects.HEADER_JOB_ID) or held.header("Nats-Msg-Id") or ""
+    try:
+        return subjects.job_id_of(said)
+    except BadRequest:
+        return f"{held.queue.stream}-{held.sequence}"
+
+
+async def take_job(means: Means, attempt: Attempt) -> None:
+    """Do a job, unless it is done, cancelled or another's."""
+    held = attempt.held
+    record = (await _begin(means, attempt)).record
+    if record.sequence != held.sequence or record.final or record.windows is not None:
+        if record.sequence == held.sequence:  # somebody died just before the end
+            await finish_if_complete(means, record)
+        await held.done()
+        return
+    if record.deaths >= MAX_DEATHS:
+        await _give_up(means, attempt, Failed(f"{MAX_DEATHS} workers died at it"))
+        return
+    telling = asyncio.create_task(means.results.tell(record, f"begun-{record.attempts}"))
+    try:
+        await _work(means, attempt, record)
+    except BusWorkerError as error:
+        await _again(means, attempt, record, error)
+    else:
+        await held.done()
+    finally:
+        await asyncio.wait({telling})
+        if not telling.cancelled() and (why := telling.exception()) is not None:
+            _log.warning("event_not_told", job_id=record.job_id, why=str(why))
+
+
+async def _begin(means: Means, attempt: Attempt) -> Known:
+    """Note in the record that the job is ours; make one where its sender made none."""
+    held, worker_id = attempt.held, means.transcriber.worker_id
+
+    def mine(was: JobRecord) -> JobRecord:
+        another = was.sequence not in {0, held.sequence}
+        if was.final or was.windows is not None or another or was.holder == attempt.word:
+            return was
+        return replace(
+            was, status="running", holder=attempt.word, worker_id=worker_id,
+            sequence=held.sequence, attempts=was.attempts + 1,
+            deaths=was.deaths + bool(was.holder), started_at=was.started_at or time.time(),
+        )  # fmt: skip
+
+    known = await means.results.known(attempt.job_id)
+    if known is None:
+        fresh = JobRecord(
+            job_id=attempt.job_id, status="queued", model=means.transcriber.model.name,
+            priority=held.queue.consumer.rpartition("-")[2], created_at=held.at,
+            request_id=held.header(subjects.HEADER_REQUEST_ID) or attempt.job_id,
+        )  # fmt: skip
+        known = await means.results.create(mine(fresh))
+    return await means.results.change(attempt.job_id, mine, known)
+
+
+async def _work(means: Means, attempt: Attempt, record: JobRecord) -> None:
+    request = read_job(attempt.held.data)
+    record = await _noted(means, record, request)
+    if request.claim is None or request.claim.size <= means.transcriber.max_bytes:
+        try:
+            await _in_one_piece(means, attempt, record, request)
+        except AudioTooLong:
+            await attempt.settled()
+        else:
+            return
+    await open_recording(means, attempt, record, request)
+
+
+async def _noted(means: Means, record: JobRecord, request: JobRequest) -> JobRecord:
+    """What the message says of the end, checked, in the record: the windows' hearers never see the message.
+
+    Raises:
+        BadRequest: a subject or an address that must not be told.
+    """
+    if request.reply_to is not None and not means.names.may_tell(request.reply_to):
+        raise BadRequest(
+            f"'reply_to': must lie under _INBOX. or {means.names.prefix}.results., without wildcards"
+        )
+    if request.webhook is not None:
+        check_url(request.webhook, means.rules)
+    claim = request.claim.model_dump() if request.claim else None
+    if (record.reply_to, record.webhook, record.claim) == (
+        request.reply_to, request.webhook, claim,
+    ):  # fmt: skip
+        return record
+    known = await means.results.change(
+        record.job_id,
+        lambda was: replace(was, reply_to=request.reply_to, webhook=request.webhook, claim=claim),
+    )
+    return known.record
+
+
+async def _in_one_piece(
+    means: Means, attempt: Attempt, record: JobRecord, request: JobRequest
+) -> None:
+    """A clip, heard as a request is.
+
+    Raises:
+        AudioTooLong: it is none.
+    """
+    received = time.monotonic()
+    if request.claim is not None:
+        audio = await attempt.run(means.checks.fetch(request.claim.ticket()))
+        request = request.model_copy(update={"audio": audio, "claim": None})
+    means.transcriber.check_size(len(request.audio))
+    draft = attempt.draft(audio=request.audio, format=request.format, options=request.options)
+    transcript = await attempt.run(
+        means.transcriber.run(draft, request, request_id=record.request_id, received=received)
+    )
+    await means.results.tell(
+        replace(record, progress=1.0), "w0", window=0, segments=transcript.segments
+    )
+    await ending.done(means, record.job_id, transcript)
+
+
+async def _again(means: Means, attempt: Attempt, record: JobRecord, error: BusWorkerError) -> None:
+    """Give the job back for later, or up; one that was cancelled meanwhile has ended."""
+    failures = record.failures + is_failure(error)
+    wait = again_after(error, failures)
+    _log.warning(
+        "job_failed", job_id=record.job_id, code=error.code, why=error.message, again_after=wait
+    )
+    if wait is None:
+        await _give_up(means, attempt, error)
+        return
+
+    def release(was: JobRecord) -> JobRecord:
+        if was.final or was.holder != attempt.word:
+            return was
+        return replace(was, status="queued", holder="", failures=failures)
+
+    known = await means.results.change(record.job_id, release)
+    if known.record.final:
+        await attempt.held.done()
+        return
+    await attempt.held.back(wait)
+
+
+async def _give_up(means: Means, attempt: Attempt, error: BusWorkerError) -> None:
+    await ending.failed(means, attempt.job_id, error, attempt.held.data)
+    await attempt.held.buried()
