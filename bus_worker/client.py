@@ -15,7 +15,7 @@ from nats.aio.client import Client
 
 from bus_worker.bus import Address, Bus
 from bus_worker.calls import Call, Calls
-from bus_worker.claim_check import KEPT, KEPT_FOR_JOBS, Deposit
+from bus_worker.claim_check import KEPT, KEPT_FOR_JOBS, Deposit, NoStream
 from bus_worker.errors import BadRequest, Unavailable
 from bus_worker.inbox import Inbox, WorkerInfo
 from bus_worker.job import Asked, Job, Jobs
@@ -25,8 +25,8 @@ from bus_worker.parcel import LeftAudio, Parcel, leave
 from bus_worker.subjects import Priority, Subjects, model_token
 
 __all__ = [
-    "KEPT", "KEPT_FOR_JOBS", "Job", "JobEvent", "JobStatus", "LeftAudio", "Priority",
-    "TranscribeClient", "TranscriptStream",
+    "KEPT", "KEPT_FOR_JOBS", "Job", "JobEvent", "JobStatus", "LeftAudio", "NoStream",
+    "Priority", "TranscribeClient", "TranscriptStream",
 ]  # fmt: skip
 
 Audio = bytes | AsyncIterable[bytes] | LeftAudio

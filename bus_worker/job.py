@@ -25,7 +25,6 @@ from bus_worker.errors import (
     IdempotencyConflict,
     ModelNotFound,
     TooLarge,
-    Unavailable,
 )
 from bus_worker.jetstream import JetStream, NoStream
 from bus_worker.job_record import JobEvent, JobRecord, JobStatus
@@ -209,8 +208,8 @@ class Jobs:
         return written.duplicate
 
 
-def _no_jobs() -> Unavailable:
-    return Unavailable(
+def _no_jobs() -> NoStream:
+    return NoStream(
         "the bus keeps no jobs: enable jetstream on nats-server and run `bus-worker setup`"
     )
 

@@ -16,7 +16,7 @@ from bus_worker.client import KEPT, LeftAudio, TranscribeClient
 from bus_worker.errors import BadRequest, Cancelled, RequestTimeout, TooLarge, Unavailable
 from bus_worker.settings import Settings
 
-__all__ = ["Upload", "receive"]
+__all__ = ["Upload", "receive", "too_large"]
 
 FIELD = "file"
 """The part that holds the audio."""
@@ -177,7 +177,7 @@ async def _pieces(request: Request, limit: int, most: int, pace: _Pace) -> Async
     """The body as it comes, of `most` bytes at most."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most:
-        raise _too_large(limit)
+        raise too_large(limit)
     began = time.monotonic()
     came, more = 0, True
     while more:
@@ -188,7 +188,7 @@ async def _pieces(request: Request, limit: int, most: int, pace: _Pace) -> Async
         piece: bytes = message.get("body", b"")
         came += len(piece)
         if came > most:
-            raise _too_large(limit)
+            raise too_large(limit)
         if piece:
             yield piece
 
@@ -231,7 +231,7 @@ async def _counted(pieces: AsyncGenerator[bytes], limit: int) -> AsyncGenerator[
     async for piece in pieces:
         size += len(piece)
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         yield piece
 
 
@@ -261,5 +261,6 @@ async def _bus_there(client: TranscribeClient) -> None:
         await asyncio.sleep(0.02)
 
 
-def _too_large(limit: int) -> TooLarge:
+def too_large(limit: int) -> TooLarge:
+    """The refusal of what has more bytes than that."""
     return TooLarge(f"the audio has more than the {limit} bytes that are taken", maximum=limit)

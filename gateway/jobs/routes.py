@@ -19,6 +19,8 @@ from bus_worker.client import (
     TranscribeClient,
 )
 from bus_worker.errors import BadRequest
+from bus_worker.settings import Settings
+from bus_worker.webhook_rules import WebhookRules, check_url
 from gateway.errors import envelope
 from gateway.fields import Fields, read_fields
 from gateway.sse import event, event_stream
@@ -49,9 +51,13 @@ async def _submit(request: Request) -> Response:
     """Take a recording, and answer as soon as it is safe."""
     client: TranscribeClient = request.app.state.client
     key = _idempotency_key(request)
-    limit = request.app.state.settings.job_max_file_size
+    settings: Settings = request.app.state.settings
+    limit = settings.job_max_file_size
     upload = await receive(request, client, limit=limit, kept=KEPT_FOR_JOBS)
     fields = read_fields(JobFields, upload.fields)
+    if fields.webhook is not None:
+        rules = WebhookRules.read(settings.webhook_secret, settings.webhook_allow)
+        check_url(fields.webhook, rules)
     # To its end also where the caller has left: half handed in, it could be done and not be found.
     job = await client.submit(
         upload.audio,

@@ -102,6 +102,8 @@ async def test_what_is_too_much_for_a_request_is_refused_with_the_address_that_t
         (("reply_to", b"stt.results.*"), "'reply_to': a subject under"),
         (("reply_to", b"stt.results.a b"), "'reply_to': a subject under"),
         (("webhook", b"x" * 2001), "'webhook': string should have at most 2000"),
+        (("webhook", b"http://example.com/"), "'webhook' must be an https:// URL"),
+        (("webhook", b"https://127.0.0.1/"), "'webhook' must not lead to 127.0.0.1"),
         (("beam_size", b"many"), "'beam_size': input should be a valid integer"),
     ],
     ids=lambda value: value[1][:20] if isinstance(value, tuple) else "",
