@@ -55,6 +55,9 @@ async def take_job(means: Means, attempt: Attempt) -> None:
         await _work(means, attempt, record)
     except BusWorkerError as error:
         await _again(means, attempt, record, error)
+    except Exception:  # noqa: BLE001 - a full disk, a mistake of ours: tried again as any failure is
+        _log.exception("job_broke")
+        await _again(means, attempt, record, Failed())
     else:
         await held.done()
     finally:
