@@ -20,6 +20,7 @@ from bus_worker.dead_letters import DeadLetter, DeadLetters
 from bus_worker.errors import Unavailable
 from bus_worker.inbox import Inbox, WorkerInfo
 from bus_worker.job import Asked, Job, Jobs
+from bus_worker.job_record import JobEvent, JobStatus
 from bus_worker.messages import Segment, Transcript, map_to_error
 from bus_worker.parcel import LeftAudio, Parcel, leave
 from bus_worker.subjects import Priority, Subjects, model_token
@@ -28,6 +29,8 @@ __all__ = [
     "KEPT_FOR_JOBS",
     "DeadLetter",
     "Job",
+    "JobEvent",
+    "JobStatus",
     "LeftAudio",
     "TranscribeClient",
     "TranscriptStream",
