@@ -28,7 +28,6 @@ from bus_worker.errors import (
     JobNotFound,
     ModelNotFound,
     TooLarge,
-    Unavailable,
 )
 from bus_worker.jetstream import JetStream, NoStream, Written
 from bus_worker.job_record import JobEvent, JobRecord, JobStatus
@@ -233,8 +232,8 @@ class Jobs:
             raise _no_jobs() from exc
 
 
-def _no_jobs() -> Unavailable:
-    return Unavailable(
+def _no_jobs() -> NoStream:
+    return NoStream(
         "the bus keeps no jobs: enable jetstream on nats-server and run `bus-worker setup`"
     )
 
