@@ -15,15 +15,20 @@ from nats.aio.client import Client
 
 from bus_worker.bus import Address, Bus
 from bus_worker.calls import Call, Calls
-from bus_worker.claim_check import KEPT, KEPT_FOR_JOBS, Deposit
-from bus_worker.errors import Unavailable
+from bus_worker.claim_check import KEPT, KEPT_FOR_JOBS, Deposit, NoStream
+from bus_worker.dead_letters import DeadLetter, DeadLetters
+from bus_worker.errors import BadRequest, Unavailable
 from bus_worker.inbox import Inbox, WorkerInfo
 from bus_worker.job import Asked, Job, Jobs
+from bus_worker.job_record import JobEvent, JobStatus
 from bus_worker.messages import Segment, Transcript, map_to_error
 from bus_worker.parcel import LeftAudio, Parcel, leave
 from bus_worker.subjects import Priority, Subjects, model_token
 
-__all__ = ["KEPT_FOR_JOBS", "Job", "LeftAudio", "TranscribeClient", "TranscriptStream"]
+__all__ = [
+    "KEPT", "KEPT_FOR_JOBS", "DeadLetter", "Job", "JobEvent", "JobStatus", "LeftAudio", "NoStream",
+    "Priority", "TranscribeClient", "TranscriptStream",
+]  # fmt: skip
 
 Audio = bytes | AsyncIterable[bytes] | LeftAudio
 
@@ -193,6 +198,11 @@ class TranscribeClient:
             BusWorkerError: as `transcribe`; `Busy` where the queue is full.
         """
         body, options = _sorted_out(asked)
+        if "reply_to" in body and not self._names.may_tell(str(body["reply_to"])):
+            raise BadRequest(
+                f"'reply_to': a subject under '_INBOX.' or '{self._names.prefix}.results.', without wildcards",
+                field="reply_to",
+            )
         wanted = Asked(
             body={**body, "options": options},
             model=model or self._model,
@@ -210,6 +220,20 @@ class TranscribeClient:
             BadRequest: it is no job's id.
         """
         return self._all_jobs().find(job_id)
+
+    @property
+    def dead(self) -> DeadLetters:
+        """Jobs that failed, kept with the reason and the audio for a week."""
+        return self._all_jobs().dead
+
+    async def resubmit(self, job_id: str) -> Job:
+        """Hand a job that failed in again, under a new id; its dead letter is gone then.
+
+        Raises:
+            JobNotFound: it has no dead letter, or not any more.
+            BusWorkerError: as `submit`.
+        """
+        return await self._all_jobs().resubmit(job_id)
 
     async def workers(self, wait: float = 0.3) -> list[WorkerInfo]:
         """Who is there: every worker that answers within `wait` seconds."""

@@ -8,7 +8,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,19 +17,21 @@ from nats.aio.client import Client
 from bus_worker import subjects
 from bus_worker.bus import bus_errors
 from bus_worker.claim_check import KEPT_FOR_JOBS, ClaimCheck, Deposit
+from bus_worker.dead_letters import DeadLetters
 from bus_worker.errors import (
     BadRequest,
     Busy,
     Cancelled,
+    ClaimExpired,
     DeadlineExceeded,
     IdempotencyConflict,
+    JobNotFound,
     ModelNotFound,
     TooLarge,
-    Unavailable,
 )
-from bus_worker.jetstream import JetStream, NoStream
+from bus_worker.jetstream import JetStream, NoStream, Written
 from bus_worker.job_record import JobEvent, JobRecord, JobStatus
-from bus_worker.messages import Segment, Transcript, map_to_error, pack
+from bus_worker.messages import Segment, Ticket, Transcript, map_to_error, pack, unpack
 from bus_worker.parcel import LeftAudio, leave
 from bus_worker.results import Results
 from bus_worker.subjects import Priority, Subjects, model_token
@@ -74,6 +76,7 @@ class Jobs:
         self.names = names
         self.checks = checks
         self.results = Results(nc, names)
+        self.dead = DeadLetters(nc, names)
         self._js = JetStream(nc)
         self._models: set[str] = set()
 
@@ -103,6 +106,27 @@ class Jobs:
             job = await self._hand_in(asked, left)
         finally:
             await self.checks.erase(deposit)
+        return job
+
+    async def resubmit(self, job_id: str) -> "Job":
+        """Hand a job that failed in again, as it was, under a new id; its dead letter is gone then.
+
+        Raises:
+            JobNotFound: it has no dead letter, or not any more.
+            ClaimExpired: its message was not kept.
+            BusWorkerError: as `submit`.
+        """
+        letter = await self.dead.get(job_id)
+        if not letter.message:
+            raise ClaimExpired("the job's message was not kept; hand its audio in anew")
+        record, body = JobRecord.from_map(letter.record), unpack(letter.message)
+        claim, audio = body.pop("claim", None), body.pop("audio", None)
+        asked = Asked(body, record.model, _priority(record.priority), record.request_id)
+        left = LeftAudio(audio, Ticket(**claim) if claim else None)
+        job = await self.submit(asked, left)
+        with suppress(JobNotFound):  # from now on it is the new job's to erase
+            await self.results.change(job_id, lambda was: replace(was, claim=None))
+        await self.dead.forget(job_id)
         return job
 
     async def _served(self, model: str | None) -> str:
@@ -151,22 +175,22 @@ class Jobs:
         message = pack({**asked.body, **({"claim": claim} if claim else {"audio": left.here})})
         if len(message) > self.checks.largest:
             raise TooLarge(f"what is asked beside the audio is too large: {len(message)} bytes")
-        if await self._queue(asked, job_id, message) and asked.key is not None:
+        written = await self._queue(asked, job_id, message)
+        if written.duplicate and asked.key is not None:
             other = await self._handed_in(job_id)
             if other is not None and (claim is None or other.claim != claim):
                 return self._same(other, fingerprint)
             if other is None:  # erased, and the server still knows its message's name
-                await self._queue(asked, job_id, message, f".{secrets.token_hex(4)}")
+                written = await self._queue(asked, job_id, message, f".{secrets.token_hex(4)}")
         left.deposit.hand_over()
         record = JobRecord(
             job_id=job_id, status="queued", model=asked.model, priority=asked.priority,
             request_id=asked.request_id, created_at=time.time(), claim=claim,
             reply_to=asked.body.get("reply_to"), webhook=asked.body.get("webhook"),
-            fingerprint=fingerprint,
+            fingerprint=fingerprint, sequence=written.sequence,
         )  # fmt: skip
-        if (
-            await self.results.create(record, known) is None
-        ):  # a worker was quicker, or its double was
+        # Else a worker was quicker, or a double of ours was.
+        if await self.results.create(record, known) is None:
             known_now = await self.results.change(
                 job_id,
                 lambda was: was if was.fingerprint else replace(was, fingerprint=fingerprint),
@@ -190,8 +214,8 @@ class Jobs:
             raise IdempotencyConflict
         return Job(self, record.job_id)
 
-    async def _queue(self, asked: Asked, job_id: str, message: bytes, again: str = "") -> bool:
-        """Put a job's message into the queue; whether it was there before."""
+    async def _queue(self, asked: Asked, job_id: str, message: bytes, again: str = "") -> Written:
+        """Put a job's message into the queue, where it may be already."""
         headers = {
             subjects.HEADER_CONTENT_TYPE: subjects.CONTENT_TYPE,
             subjects.HEADER_JOB_ID: job_id,
@@ -201,16 +225,15 @@ class Jobs:
         assert asked.model is not None  # noqa: S101 - as above
         subject = self.names.jobs(asked.model, asked.priority)
         try:
-            written = await self._js.write(self.names.jobs_stream, subject, message, headers)
+            return await self._js.write(self.names.jobs_stream, subject, message, headers)
         except Busy as exc:
             raise Busy("the queue of jobs is full; try again in a while") from exc
         except NoStream as exc:
             raise _no_jobs() from exc
-        return written.duplicate
 
 
-def _no_jobs() -> Unavailable:
-    return Unavailable(
+def _no_jobs() -> NoStream:
+    return NoStream(
         "the bus keeps no jobs: enable jetstream on nats-server and run `bus-worker setup`"
     )
 
@@ -341,12 +364,19 @@ class Job:
             await self.cancel()
             record = await self._results.record(self.id)
         await self._erase_audio(record)
+        if record.status == "failed":
+            with suppress(JobNotFound):
+                await self._jobs.dead.drop(self.id)
         await self._results.erase(record)
 
     async def _erase_audio(self, record: JobRecord) -> None:
         if record.claim is not None:
             deposit = Deposit(str(record.claim["id"]), int(record.claim["chunks"]))
             await self._jobs.checks.erase(deposit)
+
+
+def _priority(text: str) -> Priority:
+    return "high" if text == "high" else "low"
 
 
 def _cancelled(record: JobRecord) -> JobRecord:

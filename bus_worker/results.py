@@ -146,7 +146,7 @@ class Results:
         return unpack(kept.data) if kept is not None and kept.data else None
 
     async def keep_source(self, job_id: str, message: bytes) -> None:
-        """Keep a job's message itself, where its audio is inside."""
+        """Keep a job's message itself, which its queue forgets before it ends."""
         await self._write(job_id, SOURCE, message)
 
     async def source(self, job_id: str) -> bytes | None:
@@ -210,8 +210,9 @@ class Results:
             self._names.events_stream, self._names.events(record.job_id), b"", rollup
         )
         bare = JobRecord(
-            job_id=record.job_id, status=record.status, model=record.model, erased=True
-        )
+            job_id=record.job_id, status=record.status, model=record.model, erased=True,
+            sequence=record.sequence,
+        )  # fmt: skip
         await self._write(record.job_id, STATUS, pack(bare.to_map()), kept_for(ERASED_KEPT))
 
     async def tell(self, record: JobRecord, key: str, **more: Any) -> None:

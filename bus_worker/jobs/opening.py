@@ -53,9 +53,8 @@ async def open_recording(
     with tempfile.TemporaryFile(prefix="bus-worker-") as temporary:  # in TMPDIR
         file = cast(BinaryIO, temporary)
         await attempt.run(_bring(means, request, file))
-        if request.claim is None:
-            # Its message is done with before the job is: keep it for a dead letter.
-            await means.results.keep_source(record.job_id, attempt.held.data)
+        # Its message is done with before the job is: keep it for a dead letter.
+        await means.results.keep_source(record.job_id, attempt.held.data)
         opener = _Opener(means, attempt, record, request)
         count, length = await opener.hand_out(file)
     whole = await means.results.change(
@@ -169,7 +168,8 @@ class _Opener:
         headers = {
             subjects.HEADER_CONTENT_TYPE: subjects.CONTENT_TYPE,
             subjects.HEADER_JOB_ID: record.job_id,
-            "Nats-Msg-Id": f"{record.job_id}.{window.number}",
+            # The sequence tells it from an erased job's of the same id.
+            "Nats-Msg-Id": f"{record.job_id}.{record.sequence}.{window.number}",
         }
         payload = pack(window.model_dump(exclude_defaults=True) | {"number": window.number})
         await self._means.results.js.write(names.windows_stream, subject, payload, headers)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import structlog
 
 from bus_worker import subjects
-from bus_worker.errors import AudioTooLong, BadRequest, BusWorkerError, Failed
+from bus_worker.errors import AudioTooLong, BadRequest, BusWorkerError, Failed, JobNotFound
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs import ending
 from bus_worker.jobs.attempt import Attempt
@@ -37,7 +37,11 @@ def id_of(held: Held) -> str:
 async def take_job(means: Means, attempt: Attempt) -> None:
     """Do a job, unless it is done, cancelled or another's."""
     held = attempt.held
-    record = (await _begin(means, attempt)).record
+    try:
+        record = (await _begin(means, attempt)).record
+    except JobNotFound:  # erased while it waited
+        await held.done()
+        return
     if record.sequence != held.sequence or record.final or record.windows is not None:
         if record.sequence == held.sequence:  # somebody died just before the end
             await finish_if_complete(means, record)
@@ -60,7 +64,11 @@ async def take_job(means: Means, attempt: Attempt) -> None:
 
 
 async def _begin(means: Means, attempt: Attempt) -> Known:
-    """Note in the record that the job is ours; make one where its sender made none."""
+    """Note in the record that the job is ours; make one where its sender made none.
+
+    Raises:
+        JobNotFound: it was erased; another of its id, handed in later, is another job.
+    """
     held, worker_id = attempt.held, means.transcriber.worker_id
 
     def mine(was: JobRecord) -> JobRecord:
@@ -74,13 +82,14 @@ async def _begin(means: Means, attempt: Attempt) -> Known:
         )  # fmt: skip
 
     known = await means.results.known(attempt.job_id)
-    if known is None:
+    erased = known if known and known.record.erased else None
+    if known is None or (erased and erased.record.sequence < held.sequence):
         fresh = JobRecord(
             job_id=attempt.job_id, status="queued", model=means.transcriber.model.name,
             priority=held.queue.consumer.rpartition("-")[2], created_at=held.at,
             request_id=held.header(subjects.HEADER_REQUEST_ID) or attempt.job_id,
         )  # fmt: skip
-        known = await means.results.create(mine(fresh))
+        known = await means.results.create(mine(fresh), erased)
     return await means.results.change(attempt.job_id, mine, known)
 
 

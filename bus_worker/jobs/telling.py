@@ -31,7 +31,7 @@ async def tell_caller(means: Means, record: JobRecord) -> None:
     if record.webhook is not None:
         names = means.names
         told = pack({"job_id": record.job_id, "url": record.webhook, "kind": record.status})
-        once = {"Nats-Msg-Id": f"{record.job_id}.webhook"}
+        once = {"Nats-Msg-Id": f"{record.job_id}.{record.sequence}.webhook"}
         await means.results.js.write(names.webhooks_stream, names.webhooks, told, once)
     if record.reply_to is not None and means.names.may_tell(record.reply_to):
         await _reply(means, record, record.reply_to)

@@ -27,10 +27,12 @@ from bus_worker.errors import (
     Unavailable,
 )
 from bus_worker.job_record import JobRecord
+from bus_worker.jobs.means import Limits
 from bus_worker.messages import Segment, Ticket, error_to_map, unpack
 from bus_worker.results import Results
 from bus_worker.streams import make_streams
 from bus_worker.subjects import Subjects
+from tests.helpers.house import Workers
 
 NAMES = Subjects()
 LARGE = os.urandom(1_500_000)
@@ -251,6 +253,23 @@ async def test_an_erased_jobs_key_is_free_for_another(client: TranscribeClient, 
     assert again.id == job.id
     assert (await again.status()).status == "queued"
     assert [m["audio"] for m in await queued(bus)] == [b"one", b"two"]
+
+
+async def test_of_an_erased_job_and_its_namesake_only_the_namesake_runs(
+    workers: Workers, client: TranscribeClient, bus: Bus
+):
+    await (await client.submit(b"one", idempotency_key="k")).erase()
+    other = await client.submit(b"erased")
+    await other.erase()
+    job = await client.submit(b"other", idempotency_key="k")
+    await workers.start(seconds=0, jobs=Limits())
+    assert (await job.result(timeout=20)).text == "5 bytes"
+    assert (await job.status()).attempts == 1
+    async with asyncio.timeout(10):
+        while (await bus.client.jetstream().stream_info("STT_JOBS")).state.messages:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    with pytest.raises(JobNotFound):
+        await other.status()
 
 
 async def test_a_worker_that_was_quicker_than_the_record_is_no_trouble(

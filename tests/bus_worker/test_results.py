@@ -12,7 +12,7 @@ from bus_worker.embedded import NatsServer, nats_server
 from bus_worker.errors import BadRequest, JobNotFound, Unavailable
 from bus_worker.job_record import JobEvent, JobRecord
 from bus_worker.messages import Segment, error_to_map
-from bus_worker.results import Known, Results
+from bus_worker.results import Known, Results, Trouble
 from bus_worker.streams import make_streams
 from bus_worker.subjects import Subjects
 from tests.helpers.house import until
@@ -116,10 +116,11 @@ async def test_of_two_results_of_a_window_the_first_stays(results: Results):
     assert await results.window("j", 1) is None
 
 
-async def test_starts_with_a_window_are_counted_and_taken_back(results: Results):
-    assert [await results.count_start("j", 3) for _ in range(3)] == [1, 2, 3]
-    await results.count_end("j", 3, 3)
-    assert await results.count_start("j", 3) == 3
+async def test_what_a_window_has_cost_is_remembered(results: Results):
+    assert await results.trouble("j", 3) == Trouble()
+    await results.note_trouble("j", 3, Trouble(starts=2, failures=300))
+    assert await results.trouble("j", 3) == Trouble(2, 255)
+    assert await results.trouble("j", 4) == Trouble()
 
 
 @pytest.mark.parametrize("size", [10, 2_000_000])
