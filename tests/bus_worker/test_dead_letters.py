@@ -84,7 +84,8 @@ async def test_handed_in_again_it_is_a_new_job_and_its_letter_is_gone(
     POISON[0] = False
     new = await client.resubmit(old.id)
     assert new.id != old.id
-    await old.erase()  # its audio is the new one's
+    assert (await client._all_jobs().results.record(old.id)).claim is None  # it is the new one's
+    await old.erase()
     assert (await new.result(timeout=20)).text == f"{len(audio)} bytes"
     assert (await new.status()).priority == "high"
     assert [letter async for letter in client.dead.all()] == []
