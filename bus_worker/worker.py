@@ -197,7 +197,7 @@ def _jobs(settings: Settings, bus: Bus, transcriber: Transcriber, service: Servi
     return JobWorker(
         means,
         service.credits,
-        somebody_waits=lambda: service.somebody_waits,
+        somebody_waits=lambda: service.waiting.occupied,
         most=settings.job_slots,
     )
 
