@@ -10,7 +10,7 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nats.aio.client import Client
@@ -234,6 +234,8 @@ class Results:
     async def follow(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent]:
         """A job's events as they come, those behind the event `after` first; ends with the last.
 
+        Windows end in any order and do not wait for each other: their `progress` never goes back here.
+
         Raises:
             JobNotFound: there is no such job, or it was erased meanwhile.
             BadRequest: no event can have the id `after`.
@@ -243,14 +245,15 @@ class Results:
             raise BadRequest(f"no event has the id {after}", field="after")
         await self.record(job_id)
         stream, subject = self._names.events_stream, self._names.events(job_id)
+        done = 0.0
         async with self._news(subject) as news:
             while True:
                 news.clear()
                 kept = await self.js.following(stream, subject, after + 1)
                 if kept is not None and kept.data:
                     event = JobEvent.from_map(kept.sequence, unpack(kept.data))
-                    after = event.id
-                    yield event
+                    after, done = event.id, max(done, event.progress)
+                    yield replace(event, progress=done)
                     if event.final:
                         return
                     continue

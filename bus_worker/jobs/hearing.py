@@ -57,6 +57,9 @@ async def take_window(means: Means, attempt: Attempt) -> None:
         await window_done(means, known.record, window.number, result)
     except BusWorkerError as error:
         await _again(means, attempt, window, trouble, error)
+    except Exception:  # noqa: BLE001 - a mistake of ours: tried again as any failure is
+        _log.exception("window_broke")
+        await _again(means, attempt, window, trouble, Failed())
     else:
         await held.done()
 

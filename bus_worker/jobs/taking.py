@@ -7,7 +7,7 @@ from dataclasses import replace
 import structlog
 
 from bus_worker import subjects
-from bus_worker.errors import AudioTooLong, BadRequest, BusWorkerError, Failed, JobNotFound
+from bus_worker.errors import AudioTooLong, BadRequest, BusWorkerError, Failed
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs import ending
 from bus_worker.jobs.attempt import Attempt
@@ -35,13 +35,13 @@ def id_of(held: Held) -> str:
 
 
 async def take_job(means: Means, attempt: Attempt) -> None:
-    """Do a job, unless it is done, cancelled or another's."""
+    """Do a job, unless it is done, cancelled or another's.
+
+    Raises:
+        JobNotFound: it was erased.
+    """
     held = attempt.held
-    try:
-        record = (await _begin(means, attempt)).record
-    except JobNotFound:  # erased while it waited
-        await held.done()
-        return
+    record = (await _begin(means, attempt)).record
     if record.sequence != held.sequence or record.final or record.windows is not None:
         if record.sequence == held.sequence:  # somebody died just before the end
             await finish_if_complete(means, record)
@@ -55,6 +55,9 @@ async def take_job(means: Means, attempt: Attempt) -> None:
         await _work(means, attempt, record)
     except BusWorkerError as error:
         await _again(means, attempt, record, error)
+    except Exception:  # noqa: BLE001 - a full disk, a mistake of ours: tried again as any failure is
+        _log.exception("job_broke")
+        await _again(means, attempt, record, Failed())
     else:
         await held.done()
     finally:
