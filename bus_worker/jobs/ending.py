@@ -16,29 +16,37 @@ from bus_worker.errors import BusWorkerError
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs.means import Means
 from bus_worker.jobs.telling import tell_caller
-from bus_worker.messages import Transcript, error_to_map
+from bus_worker.messages import error_to_map
+from bus_worker.results import Known
 
 __all__ = ["after", "done", "failed"]
 
 _log = structlog.get_logger(__name__)
 
 
-async def done(means: Means, job_id: str, transcript: Transcript) -> JobRecord:
-    """Write a transcript down, and all that comes of it; the record as it is then.
+async def done(
+    means: Means, job_id: str, duration: float, kept: tuple[str, int], known: Known | None = None
+) -> JobRecord:
+    """Have a transcript that is kept be the job's, and all that comes of it; the record as it is then.
 
     Another one may have been first, or a cancellation: then that stands.
+
+    Args:
+        duration: seconds of audio.
+        kept: where the transcript lies.
+        known: the record as it was a moment ago.
     """
-    answer, parts = await means.results.keep_transcript(job_id, transcript.to_map())
+    answer, parts = kept
 
     def how(record: JobRecord) -> JobRecord:
         if record.final:
             return record
         return replace(
             record, status="done", finished_at=time.time(), progress=1.0, holder="",
-            duration=transcript.duration, answer=answer, parts=parts, error=None,
+            duration=duration, answer=answer, parts=parts, error=None,
         )  # fmt: skip
 
-    record = (await means.results.change(job_id, how)).record
+    record = (await means.results.change(job_id, how, known)).record
     await after(means, record)
     return record
 

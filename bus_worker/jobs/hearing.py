@@ -171,7 +171,8 @@ async def finish_if_complete(means: Means, record: JobRecord) -> None:
         worker_id=means.transcriber.worker_id,
         warnings=whole.warnings,
     )
-    await ending.done(means, record.job_id, transcript)
+    kept = await means.results.keep_transcript(record.job_id, transcript.to_map())
+    await ending.done(means, record.job_id, transcript.duration, kept)
 
 
 async def _all_windows(means: Means, record: JobRecord) -> list[WindowResult] | None:
