@@ -15,23 +15,20 @@ from nats.aio.client import Client
 
 from bus_worker.bus import Address, Bus
 from bus_worker.calls import Call, Calls
-from bus_worker.claim_check import KEPT, KEPT_FOR_JOBS, Deposit
+from bus_worker.claim_check import KEPT, KEPT_FOR_JOBS, Deposit, NoStream
 from bus_worker.dead_letters import DeadLetter, DeadLetters
-from bus_worker.errors import Unavailable
+from bus_worker.errors import BadRequest, Unavailable
 from bus_worker.inbox import Inbox, WorkerInfo
 from bus_worker.job import Asked, Job, Jobs
+from bus_worker.job_record import JobEvent, JobStatus
 from bus_worker.messages import Segment, Transcript, map_to_error
 from bus_worker.parcel import LeftAudio, Parcel, leave
 from bus_worker.subjects import Priority, Subjects, model_token
 
 __all__ = [
-    "KEPT_FOR_JOBS",
-    "DeadLetter",
-    "Job",
-    "LeftAudio",
-    "TranscribeClient",
-    "TranscriptStream",
-]
+    "KEPT", "KEPT_FOR_JOBS", "DeadLetter", "Job", "JobEvent", "JobStatus", "LeftAudio", "NoStream",
+    "Priority", "TranscribeClient", "TranscriptStream",
+]  # fmt: skip
 
 Audio = bytes | AsyncIterable[bytes] | LeftAudio
 
@@ -201,6 +198,11 @@ class TranscribeClient:
             BusWorkerError: as `transcribe`; `Busy` where the queue is full.
         """
         body, options = _sorted_out(asked)
+        if "reply_to" in body and not self._names.may_tell(str(body["reply_to"])):
+            raise BadRequest(
+                f"'reply_to': a subject under '_INBOX.' or '{self._names.prefix}.results.', without wildcards",
+                field="reply_to",
+            )
         wanted = Asked(
             body={**body, "options": options},
             model=model or self._model,

@@ -17,7 +17,9 @@ from bus_worker.client import TranscribeClient
 from bus_worker.connection import address
 from bus_worker.embedded import nats_server_binary
 from bus_worker.errors import BadSetting, BusWorkerError, SetupError
+from bus_worker.jetstream import JetStream
 from bus_worker.settings import Settings, load_settings
+from bus_worker.streams import check_queues
 from bus_worker.subjects import Subjects, model_token
 
 __all__ = ["Finding", "examine"]
@@ -176,6 +178,7 @@ async def _bus(settings: Settings) -> AsyncIterator[Finding]:
             says = f"{where.shown}, nats-server {number}, {rtt * 1000:.1f} ms"
             yield Finding("bus", well=True, says=says)
             yield await _sizes(bus, settings)
+            yield await _jobs(bus, settings)
             async with TranscribeClient(nc=client, prefix=settings.subject_prefix) as caller:
                 yield await _workers(caller, settings)
     except (BusWorkerError, TimeoutError) as exc:
@@ -194,6 +197,15 @@ async def _sizes(bus: Bus, settings: Settings) -> Finding:
     says += f", but clips may have {wanted}, and there is no stream {names.claims_stream}"
     mend = "enable jetstream in its configuration and run `bus-worker setup`"
     return Finding("bus size", well=False, says=f"{says}: {mend}")
+
+
+async def _jobs(bus: Bus, settings: Settings) -> Finding:
+    names, model = Subjects(settings.subject_prefix), settings.asked_model
+    why = await check_queues(JetStream(bus.client), names, model)
+    if why is not None:
+        return Finding("jobs", well=None, says=f"none are taken: {why}")
+    says = f"{names.jobs_stream} and {names.windows_stream} have queues for {model}"
+    return Finding("jobs", well=True, says=says)
 
 
 async def _workers(caller: TranscribeClient, settings: Settings) -> Finding:

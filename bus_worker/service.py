@@ -86,7 +86,7 @@ class Service:
         self._last_inference: float | None = None
         self.counts: Counter[str] = Counter()
         """Answers by code (`ok` for transcripts)."""
-        self._waiting = WaitingRoom(lambda: self.credits.free, self._tell_of_room)
+        self.waiting = WaitingRoom(lambda: self.credits.free, self._tell_of_room)
         self.credits = Credits(
             bus,
             names.transcribe(self._model),
@@ -94,12 +94,7 @@ class Service:
             slots,
             self._handle,
         )
-        self.credits.on_room.append(self._waiting.wake)
-
-    @property
-    def somebody_waits(self) -> bool:
-        """Whether a person was refused a moment ago and waits for room."""
-        return self._waiting.occupied
+        self.credits.on_room.append(self.waiting.wake)
 
     async def start(self) -> None:
         """Listen for control messages, then offer the slots."""
@@ -113,7 +108,7 @@ class Service:
         if not await self.credits.stop(limit, answered=self._answered):
             await self.stop_now()
         await self._bus.unsubscribe(self._subs)
-        await self._waiting.close()
+        await self.waiting.close()
 
     async def stop_now(self) -> None:
         """Answer every request in hand with `stopping`; wait a moment for the answers to be written."""
@@ -380,9 +375,9 @@ class Service:
         if wanted != model_token(self._model) or not may_answer(msg.reply):
             return
         if said.get("over"):
-            self._waiting.leave(msg.reply)
+            self.waiting.leave(msg.reply)
         else:
-            self._waiting.enter(msg.reply)
+            self.waiting.enter(msg.reply)
 
     async def _tell_of_room(self, inbox: str) -> None:
         room = {"worker_id": self._transcriber.worker_id, "free": self.credits.free}

@@ -165,7 +165,7 @@ class Settings(BaseModel):
     api_key_requests: int = Field(64, ge=1)
     """Uploads that one key, or all callers where none is set, may have in hand at once on one gateway."""
     upload_timeout: float = Field(60.0, gt=0, allow_inf_nan=False)
-    """Seconds that an upload may take to arrive."""
+    """Seconds that an upload may take to arrive; one of over `MAX_FILE_SIZE` may take as much longer as it is larger."""
     openai_models: Listed = (
         "whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe",
         "gpt-4o-mini-transcribe-2025-12-15",

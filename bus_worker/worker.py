@@ -38,6 +38,8 @@ __all__ = ["build_pipeline", "open_transcriber", "run_worker"]
 _log = structlog.get_logger(__name__)
 
 CHECK_EVERY = 1.0
+GIVE_BACK = 3.0
+"""Seconds before the end of a drain in which jobs go back to their queue."""
 
 
 def build_pipeline(settings: Settings, variables: Mapping[str, str] | None = None) -> Pipeline:
@@ -195,7 +197,7 @@ def _jobs(settings: Settings, bus: Bus, transcriber: Transcriber, service: Servi
     return JobWorker(
         means,
         service.credits,
-        somebody_waits=lambda: service.somebody_waits,
+        somebody_waits=lambda: service.waiting.occupied,
         most=settings.job_slots,
     )
 
@@ -230,13 +232,16 @@ async def _until_told(told: StopSignals, bus: Bus, service: Service, stuck_after
 
 
 async def _drain(told: StopSignals, service: Service, jobs: JobWorker, limit: float) -> None:
-    """Finish what is in hand, or on a second signal answer it with `stopping`."""
+    """Finish what is in hand, or on a second signal answer it with `stopping`; jobs go back in time."""
     stopping = asyncio.create_task(service.stop(limit), name="drain")
     hurry = asyncio.create_task(told.now.wait(), name="hurry")
     try:
-        await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        both, first = {stopping, hurry}, asyncio.FIRST_COMPLETED
+        await asyncio.wait(both, timeout=max(0.0, limit - GIVE_BACK), return_when=first)
+        jobs.give_up()
+        if not told.now.is_set():
+            await asyncio.wait(both, return_when=first)
         if not stopping.done():
-            jobs.give_up()
             await service.stop_now()
         await stopping
     finally:

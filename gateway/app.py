@@ -20,6 +20,8 @@ from bus_worker.settings import Settings
 from gateway import docs, health, page
 from gateway.door import Door
 from gateway.errors import Errors, error_response, ours
+from gateway.jobs.description import JOBS
+from gateway.jobs.routes import routes as job_routes
 from gateway.keys import Keys
 from gateway.metrics import Metrics
 from gateway.openai.description import OPENAI
@@ -36,6 +38,8 @@ FIRST_WAIT = 1.0
 """Seconds that the start waits for the bus."""
 TRY_AGAIN = 5.0
 """Seconds between two attempts at a bus that refuses us."""
+EXPOSED = ("Location", "Retry-After", "X-Request-Id", "X-Should-Retry", "X-Warning")
+"""Headers that pages of other origins may read."""
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -58,6 +62,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/openapi.json", docs.openapi),
             Route("/docs", docs.docs),
             Route("/transcribe", transcribe, methods=["POST"]),
+            *job_routes,
             *openai_routes,
         ],
         middleware=[
@@ -67,7 +72,7 @@ def create_app(settings: Settings) -> Starlette:
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["*"],
-                expose_headers=["X-Request-Id", "Retry-After", "X-Should-Retry", "X-Warning"],
+                expose_headers=EXPOSED,
             ),
             Middleware(Errors),
             Middleware(Keys, key=settings.api_key, most=settings.api_key_requests),
@@ -78,7 +83,7 @@ def create_app(settings: Settings) -> Starlette:
     app.router.redirect_slashes = False  # nobody is sent to where a Host header says
     app.state.metrics = metrics
     app.state.envelopes = {"/v1/": openai_envelope}
-    app.state.openapi = document(NATIVE, OPENAI, keyed=settings.api_key is not None)
+    app.state.openapi = document(NATIVE, JOBS, OPENAI, keyed=settings.api_key is not None)
     app.state.settings = settings
     app.state.client = make_client(settings, "gateway")
     return app

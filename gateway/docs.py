@@ -62,6 +62,13 @@ def _operation(method: str, path: str, what: Mapping[str, Any]) -> Iterator[str]
             for name, one in form["properties"].items()
         ]
         yield from _table(("Field", "What goes in", "What it does"), rows)
+    beside = [
+        (one["name"], _kind(one["schema"]), one.get("description", ""))
+        for one in what.get("parameters", ())
+        if one["name"] not in form.get("properties", ())
+    ]
+    if beside:
+        yield from _table(("Header, or in the address", "What goes in", "What it does"), beside)
     answers = [(status, "", one["description"]) for status, one in what["responses"].items()]
     yield from _table(("Status", "", "When"), answers)
     yield "</section>"

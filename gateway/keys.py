@@ -18,7 +18,10 @@ OPEN = frozenset({"/", "/live", "/ready", *page.ADDRESSES})
 
 
 class Keys:
-    """ASGI middleware: asks for a key where one is set, counts uploads in hand by key."""
+    """ASGI middleware: asks for a key where one is set, counts uploads in hand by key.
+
+    The request's state gets `caller`: a word of each key's own, from which it cannot be guessed.
+    """
 
     def __init__(self, app: ASGIApp, key: SecretStr | None, most: int) -> None:
         """Args: key may hold several, comma-separated; `most` uploads of each at once."""
@@ -26,6 +29,7 @@ class Keys:
         texts = key.get_secret_value().split(",") if key else []
         # Hashed, all are of one length, and comparing takes the same time whatever was given.
         self._keys = [_hashed(text.strip().encode()) for text in texts if text.strip()]
+        self._callers = {key: _word(key) for key in self._keys}
         self._most = most
         self._in_hand: Counter[bytes] = Counter()
 
@@ -35,6 +39,7 @@ class Keys:
             await self._app(scope, receive, send)
             return
         who = self._who(Headers(scope=scope))
+        scope["state"]["caller"] = self._callers.get(who, "")
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
@@ -73,3 +78,8 @@ class Keys:
 
 def _hashed(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
+
+
+def _word(hashed: bytes) -> str:
+    # What is made of it (jobs' ids) is seen by others: slow, so that no weak key is found by trying.
+    return hashlib.pbkdf2_hmac("sha256", hashed, b"bus-worker caller", 50_000).hex()

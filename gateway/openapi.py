@@ -12,10 +12,11 @@ from bus_worker import errors as kinds
 from bus_worker.errors import BusWorkerError
 from bus_worker.messages import Segment, Transcript
 from gateway.health import Cleared, Health, Stats, Status
-from gateway.transcribe import Fields
+from gateway.transcribe import ClipFields
 
 __all__ = [
-    "EVENTS", "NATIVE", "UPLOAD", "Problem", "Section", "document", "json_answer", "problems", "ref", "response", "upload",
+    "AUDIO", "EVENTS", "NATIVE", "UPLOAD", "Problem", "Section", "TranscriptReply", "document",
+    "in_address", "json_answer", "problems", "ref", "response", "upload",
 ]  # fmt: skip
 
 SCHEMAS = "#/components/schemas/"
@@ -34,6 +35,8 @@ EVENTS = {
     }
 }
 BINARY = {"type": "string", "format": "binary"}
+AUDIO = {"audio/*": {"schema": BINARY}, "application/octet-stream": {"schema": BINARY}}
+"""The audio as the body itself."""
 
 
 class ProblemBody(BaseModel):
@@ -144,6 +147,15 @@ def upload(model: type[BaseModel], file: str = "The audio.") -> dict[str, Any]:
     }
 
 
+def in_address(form: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The fields of a form as they may stand in the address, beside a body that is the audio."""
+    return [
+        {"name": name, "in": "query", "schema": schema}
+        for name, schema in form["schema"]["properties"].items()
+        if name != "file"
+    ]
+
+
 def _as_text(properties: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a form: a field is there or not, never null."""
     found = {}
@@ -207,26 +219,14 @@ def _transcribe() -> dict[str, Any]:
             "text/event-stream": EVENTS,
         },
     )
-    form = upload(Fields, "The audio; the content decides its format, not the name.")
-    fields = form["schema"]["properties"]
+    form = upload(ClipFields, "The audio; the content decides its format, not the name.")
     return {
         "post": {
             "summary": "Transcribe a clip",
             "description": "The audio as `file` in a form, or as the body itself with its media type;"
             " then the fields stand in the address.",
-            "parameters": [
-                {"name": name, "in": "query", "schema": schema}
-                for name, schema in fields.items()
-                if name != "file"
-            ],
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "multipart/form-data": form,
-                    "audio/*": {"schema": BINARY},
-                    "application/octet-stream": {"schema": BINARY},
-                },
-            },
+            "parameters": in_address(form),
+            "requestBody": {"required": True, "content": {"multipart/form-data": form, **AUDIO}},
             "responses": {"200": answer, **problems(*UPLOAD)},
         }
     }

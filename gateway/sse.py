@@ -25,9 +25,10 @@ READ_WITHIN = 30.0
 WORKING = b": working\n\n"
 
 
-def event(data: Any, name: str | None = None) -> bytes:
-    """One event."""
-    head = f"event: {name}\n" if name else ""
+def event(data: Any, name: str | None = None, number: int | None = None) -> bytes:
+    """One event; who names its number when asking again hears those behind it."""
+    head = "" if number is None else f"id: {number}\n"
+    head += f"event: {name}\n" if name else ""
     return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 

@@ -6,15 +6,17 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Self
 
 import multipart
 from starlette.requests import Request
 from starlette.types import Message
 
-from bus_worker.client import LeftAudio, TranscribeClient
+from bus_worker.client import KEPT, LeftAudio, TranscribeClient
 from bus_worker.errors import BadRequest, Cancelled, RequestTimeout, TooLarge, Unavailable
+from bus_worker.settings import Settings
 
-__all__ = ["Upload", "receive"]
+__all__ = ["Upload", "receive", "too_large"]
 
 FIELD = "file"
 """The part that holds the audio."""
@@ -48,11 +50,14 @@ class Upload:
         return (self.filename or "").rpartition(".")[2][:100] or None
 
 
-async def receive(request: Request, client: TranscribeClient, *, limit: int) -> Upload:
+async def receive(
+    request: Request, client: TranscribeClient, *, limit: int, kept: float = KEPT
+) -> Upload:
     """Read an upload to its end; what of it lies on the bus stays there until the request is over.
 
     Args:
         limit: bytes that the audio may have.
+        kept: seconds after which what lies on the bus is gone, erased or not.
 
     Raises:
         BadRequest: neither a form with one `file`, nor audio; or broken.
@@ -61,17 +66,17 @@ async def receive(request: Request, client: TranscribeClient, *, limit: int) -> 
         Cancelled: the caller has left.
     """
     kind, options = _media_type(request.headers.get("content-type", ""))
-    keep = _Keep(client, request.state.exits, limit)
+    keep = _Keep(client, request.state.exits, limit, kept)
     for name, value in request.query_params.multi_items():
         keep.add(name, value)
-    seconds: float = request.app.state.settings.upload_timeout
+    pace = _Pace.of(request.app.state.settings)
     if request.headers.get("content-encoding", "identity") != "identity":
         raise BadRequest("send the body as it is, without a Content-Encoding")
     if kind == "multipart/form-data":
-        pieces = _pieces(request, limit, limit + BESIDES, seconds)
+        pieces = _pieces(request, limit, limit + BESIDES, pace)
         await keep.form(pieces, options.get("boundary", ""))
     elif kind.startswith(RAW):
-        await keep.audio(_pieces(request, limit, limit, seconds), None, kind)
+        await keep.audio(_pieces(request, limit, limit, pace), None, kind)
     else:
         raise BadRequest(
             "send multipart/form-data with the audio as 'file', or the audio itself"
@@ -88,10 +93,13 @@ def _media_type(header: str) -> tuple[str, dict[str, str]]:
 class _Keep:
     """What has come of an upload so far."""
 
-    def __init__(self, client: TranscribeClient, exits: AsyncExitStack, limit: int) -> None:
+    def __init__(
+        self, client: TranscribeClient, exits: AsyncExitStack, limit: int, kept: float
+    ) -> None:
         self._client = client
         self._exits = exits
         self._limit = limit
+        self._kept = kept
         self._fields: dict[str, tuple[str, ...]] = {}
         self._file: tuple[LeftAudio, str | None, str | None] | None = None
 
@@ -119,7 +127,8 @@ class _Keep:
         """The audio, to its end."""
         await _bus_there(self._client)
         async with aclosing(_counted(pieces, self._limit)) as counted:
-            left = await self._exits.enter_async_context(self._client.leave(counted))
+            leaving = self._client.leave(counted, kept=self._kept)
+            left = await self._exits.enter_async_context(leaving)
         self._file = (left, name, kind)
 
     async def form(self, pieces: AsyncGenerator[bytes], boundary: str) -> None:
@@ -148,22 +157,38 @@ class _Keep:
             await self.audio(payload, part.filename, part.content_type)
 
 
-async def _pieces(request: Request, limit: int, most: int, seconds: float) -> AsyncGenerator[bytes]:
-    """The body as it comes, of `most` bytes at most, within `seconds`."""
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """How fast a body must come: `size` bytes in `seconds`, and more of them in as much more time."""
+
+    seconds: float
+    size: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(settings.upload_timeout, settings.max_file_size)
+
+    def until(self, came: int) -> float:
+        """Seconds from the body's beginning in which more must come, when so much has."""
+        return self.seconds * max(1.0, came / self.size)
+
+
+async def _pieces(request: Request, limit: int, most: int, pace: _Pace) -> AsyncGenerator[bytes]:
+    """The body as it comes, of `most` bytes at most."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most:
-        raise _too_large(limit)
-    until = time.monotonic() + seconds
+        raise too_large(limit)
+    began = time.monotonic()
     came, more = 0, True
     while more:
-        message = await _message(request, until)
+        message = await _message(request, began + pace.until(came))
         if message["type"] == "http.disconnect":
             raise Cancelled("the caller has hung up")
         more = message.get("more_body", False)
         piece: bytes = message.get("body", b"")
         came += len(piece)
         if came > most:
-            raise _too_large(limit)
+            raise too_large(limit)
         if piece:
             yield piece
 
@@ -206,7 +231,7 @@ async def _counted(pieces: AsyncGenerator[bytes], limit: int) -> AsyncGenerator[
     async for piece in pieces:
         size += len(piece)
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         yield piece
 
 
@@ -236,5 +261,6 @@ async def _bus_there(client: TranscribeClient) -> None:
         await asyncio.sleep(0.02)
 
 
-def _too_large(limit: int) -> TooLarge:
+def too_large(limit: int) -> TooLarge:
+    """The refusal of what has more bytes than that."""
     return TooLarge(f"the audio has more than the {limit} bytes that are taken", maximum=limit)

@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Fetch the model and make the bus's streams; run it before the first worker.",
     )
     _transcribe(commands)
+    _jobs(commands)
     _models(commands)
     _cache(commands)
     plugins = _command(
@@ -92,16 +93,7 @@ def _transcribe(commands: Any) -> None:
         metavar="DIR",
         help="write each transcript to a file in this folder (default: print them)",
     )
-    add(
-        "--language", metavar="XX", type=_language,
-        help="language spoken, such as en (default: detected)",
-    )  # fmt: skip
-    add(
-        "--task", choices=("transcribe", "translate"), default="transcribe",
-        help="translate writes English whatever is spoken (default: %(default)s)",
-    )  # fmt: skip
-    add("--prompt", metavar="TEXT", help="what came before, for style and spelling")
-    add("--words", action="store_true", help="time each word (seen in json)")
+    _options(add)
     add(
         "--model",
         metavar="NAME",
@@ -112,6 +104,72 @@ def _transcribe(commands: Any) -> None:
         help="longest wait for one file (default: REQUEST_TIMEOUT, 60)",
     )  # fmt: skip
     add("--local", action="store_true", help="in this process, without a bus")
+
+
+def _options(add: Any) -> None:
+    """How audio is to be heard."""
+    add(
+        "--language", metavar="XX", type=_language,
+        help="language spoken, such as en (default: detected)",
+    )  # fmt: skip
+    add(
+        "--task", choices=("transcribe", "translate"), default="transcribe",
+        help="translate writes English whatever is spoken (default: %(default)s)",
+    )  # fmt: skip
+    add("--prompt", metavar="TEXT", help="what came before, for style and spelling")
+    add("--words", action="store_true", help="time each word (seen in json)")
+
+
+def _jobs(commands: Any) -> None:
+    jobs = _command(commands, "jobs", "Hand recordings in to be heard though you go away.")
+    actions = jobs.add_subparsers(
+        dest="action", metavar="ACTION", required=True, parser_class=_Parser
+    )
+    _submit(actions)
+    _job(actions, "status", "Tell where a job stands.").add_argument(
+        "--json", action="store_true", help="as JSON, for programs"
+    )
+    for name, sentence in (
+        ("watch", "Follow a job to its end and print its transcript; Ctrl-C leaves it running."),
+        ("result", "Print the transcript of a job that is done."),
+    ):
+        _job(actions, name, sentence).add_argument(
+            "--format", choices=FORMATS, default="text", help="how to write it (default: text)"
+        )
+    _job(actions, "cancel", "Stop a job.")
+    _job(actions, "erase", "Forget a job that has ended: audio, text and status.")
+    dead = _command(actions, "dead", "List, hand in again or drop the jobs that failed.")
+    deeds = dead.add_subparsers(dest="deed", metavar="ACTION", parser_class=_Parser)
+    _command(deeds, "list", "List the jobs that failed, and why; kept for a week.")
+    _job(deeds, "show", "Tell what is known of a job that failed.")
+    _job(deeds, "resubmit", "Hand a job that failed in again, and print its new id.")
+    _job(deeds, "drop", "Erase a job that failed, and its audio.")
+
+
+def _job(commands: Any, name: str, sentence: str) -> argparse.ArgumentParser:
+    made = _command(commands, name, sentence)
+    made.add_argument("id", metavar="ID", help="the job's, as `jobs submit` printed it")
+    return made
+
+
+def _submit(actions: Any) -> None:
+    submit = _command(actions, "submit", "Hand audio files in as jobs, and print their ids.")
+    add = submit.add_argument
+    add("files", metavar="FILE", nargs="+", help="an audio file; - reads standard input")
+    _options(add)
+    add(
+        "--model", metavar="NAME",
+        help="which model is to hear it (default: DEFAULT_MODEL, else the only one)",
+    )  # fmt: skip
+    add(
+        "--priority", choices=("high", "low"), default="low",
+        help="high goes before low (default: %(default)s)",
+    )  # fmt: skip
+    add("--webhook", metavar="URL", help="an https address that is told of the end")
+    add("--reply-to", metavar="SUBJECT", help="a subject of the bus that is told of the end")
+    add("--idempotency-key", metavar="KEY", help="handed in again under it, it is the same job")
+    add("--wait", action="store_true", help="follow the jobs and print their transcripts instead")
+    add("--format", choices=FORMATS, help="how to write those (default: text)")
 
 
 def _models(commands: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self, TextIO
 
-__all__ = ["Progress"]
+__all__ = ["CLEAR", "WIDTH", "Progress"]
 
 TICK = 0.2
 WIDTH = 20

@@ -17,30 +17,38 @@ from bus_worker.errors import BusWorkerError, JobNotFound
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs.means import Means
 from bus_worker.jobs.telling import tell_caller
-from bus_worker.messages import Transcript, error_to_map
+from bus_worker.messages import error_to_map
+from bus_worker.results import Known
 
 __all__ = ["after", "done", "failed"]
 
 _log = structlog.get_logger(__name__)
 
 
-async def done(means: Means, job_id: str, transcript: Transcript) -> JobRecord:
-    """Write a transcript down, and all that comes of it; the record as it is then.
+async def done(
+    means: Means, job_id: str, duration: float, kept: tuple[str, int], known: Known | None = None
+) -> JobRecord:
+    """Have a transcript that is kept be the job's, and all that comes of it; the record as it is then.
 
     Another one may have been first, or a cancellation: then that stands.
+
+    Args:
+        duration: seconds of audio.
+        kept: where the transcript lies.
+        known: the record as it was a moment ago.
     """
-    answer, parts = await means.results.keep_transcript(job_id, transcript.to_map())
+    answer, parts = kept
 
     def how(record: JobRecord) -> JobRecord:
         if record.final:
             return record
         return replace(
             record, status="done", finished_at=time.time(), progress=1.0, holder="",
-            duration=transcript.duration, answer=answer, parts=parts, error=None,
+            duration=duration, answer=answer, parts=parts, error=None,
         )  # fmt: skip
 
     try:
-        record = (await means.results.change(job_id, how)).record
+        record = (await means.results.change(job_id, how, known)).record
     except JobNotFound:  # erased while it was heard, and so must be what was told since
         await means.results.erase_transcript(job_id, answer, parts)
         await means.results.erase_events(job_id)
@@ -74,7 +82,7 @@ async def failed(
 async def after(means: Means, record: JobRecord, message: bytes | None = None) -> None:
     """What follows from a record that is final: told, and nothing left lying about.
 
-    Once it is through, the record says so: else each window that still waits would do it again.
+    Once it is through, a record with windows says so: else each that still waits would do it again.
 
     Args:
         message: as for `failed`.
@@ -89,8 +97,9 @@ async def after(means: Means, record: JobRecord, message: bytes | None = None) -
     if record.status != "failed" and record.claim is not None:
         deposit = Deposit(str(record.claim["id"]), int(record.claim["chunks"]))
         await means.checks.erase(deposit)
-    with contextlib.suppress(JobNotFound):  # erased already
-        await means.results.change(record.job_id, lambda was: replace(was, told=True))
+    if record.windows is not None or record.status != "done":  # a clip leaves nothing that waits
+        with contextlib.suppress(JobNotFound):  # erased already
+            await means.results.change(record.job_id, lambda was: replace(was, told=True))
     _say(record)
 
 

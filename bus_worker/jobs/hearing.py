@@ -61,6 +61,9 @@ async def take_window(means: Means, attempt: Attempt) -> None:
         await window_done(means, known.record, window.number, result)
     except BusWorkerError as error:
         await _again(means, attempt, window, trouble, error)
+    except Exception:  # noqa: BLE001 - a mistake of ours: tried again as any failure is
+        _log.exception("window_broke")
+        await _again(means, attempt, window, trouble, Failed())
     else:
         await held.done()
 
@@ -184,7 +187,8 @@ async def finish_if_complete(means: Means, record: JobRecord, message: bytes | N
         worker_id=means.transcriber.worker_id,
         warnings=whole.warnings,
     )
-    await ending.done(means, record.job_id, transcript)
+    kept = await means.results.keep_transcript(record.job_id, transcript.to_map())
+    await ending.done(means, record.job_id, transcript.duration, kept)
 
 
 async def _all_windows(means: Means, record: JobRecord) -> list[WindowResult] | None:

@@ -35,9 +35,14 @@ def id_of(held: Held) -> str:
 
 
 async def take_job(means: Means, attempt: Attempt) -> None:
-    """Do a job, unless it is done, cancelled or another's."""
+    """Do a job, unless it is done, cancelled or another's.
+
+    Raises:
+        JobNotFound: it was erased.
+    """
     held = attempt.held
-    record = (await _begin(means, attempt)).record
+    known = await _begin(means, attempt)
+    record = known.record
     if record.sequence != held.sequence or record.final or record.windows is not None:
         if record.sequence == held.sequence:  # somebody died just before the end
             await finish_if_complete(means, record, held.data)
@@ -48,9 +53,12 @@ async def take_job(means: Means, attempt: Attempt) -> None:
         return
     telling = asyncio.create_task(means.results.tell(record, f"begun-{record.attempts}"))
     try:
-        await _work(means, attempt, record)
+        await _work(means, attempt, known)
     except BusWorkerError as error:
         await _again(means, attempt, record, error)
+    except Exception:  # noqa: BLE001 - a full disk, a mistake of ours: tried again as any failure is
+        _log.exception("job_broke")
+        await _again(means, attempt, record, Failed())
     else:
         await held.done()
     finally:
@@ -89,20 +97,20 @@ async def _begin(means: Means, attempt: Attempt) -> Known:
     return await means.results.change(attempt.job_id, mine, known)
 
 
-async def _work(means: Means, attempt: Attempt, record: JobRecord) -> None:
+async def _work(means: Means, attempt: Attempt, known: Known) -> None:
     request = read_job(attempt.held.data)
-    record = await _noted(means, record, request)
+    known = await _noted(means, known, request)
     if request.claim is None or request.claim.size <= means.transcriber.max_bytes:
         try:
-            await _in_one_piece(means, attempt, record, request)
+            await _in_one_piece(means, attempt, known, request)
         except AudioTooLong:
             await attempt.settled()
         else:
             return
-    await open_recording(means, attempt, record, request)
+    await open_recording(means, attempt, known.record, request)
 
 
-async def _noted(means: Means, record: JobRecord, request: JobRequest) -> JobRecord:
+async def _noted(means: Means, known: Known, request: JobRequest) -> Known:
     """What the message says of the end, checked, in the record: the windows' hearers never see the message.
 
     Raises:
@@ -115,26 +123,20 @@ async def _noted(means: Means, record: JobRecord, request: JobRequest) -> JobRec
     if request.webhook is not None:
         check_url(request.webhook, means.rules)
     claim = request.claim.model_dump() if request.claim else None
-    if (record.reply_to, record.webhook, record.claim) == (
-        request.reply_to, request.webhook, claim,
-    ):  # fmt: skip
-        return record
-    known = await means.results.change(
-        record.job_id,
+    return await means.results.change(
+        known.record.job_id,
         lambda was: replace(was, reply_to=request.reply_to, webhook=request.webhook, claim=claim),
+        known,
     )
-    return known.record
 
 
-async def _in_one_piece(
-    means: Means, attempt: Attempt, record: JobRecord, request: JobRequest
-) -> None:
+async def _in_one_piece(means: Means, attempt: Attempt, known: Known, request: JobRequest) -> None:
     """A clip, heard as a request is.
 
     Raises:
         AudioTooLong: it is none.
     """
-    received = time.monotonic()
+    record, received = known.record, time.monotonic()
     if request.claim is not None:
         audio = await attempt.run(means.checks.fetch(request.claim.ticket()))
         request = request.model_copy(update={"audio": audio, "claim": None})
@@ -143,10 +145,13 @@ async def _in_one_piece(
     transcript = await attempt.run(
         means.transcriber.run(draft, request, request_id=record.request_id, received=received)
     )
-    await means.results.tell(
-        replace(record, progress=1.0), "w0", window=0, segments=transcript.segments
+    _, kept = await asyncio.gather(
+        means.results.tell(
+            replace(record, progress=1.0), "w0", window=0, segments=transcript.segments
+        ),
+        means.results.keep_transcript(record.job_id, transcript.to_map()),
     )
-    await ending.done(means, record.job_id, transcript)
+    await ending.done(means, record.job_id, transcript.duration, kept, known)
 
 
 async def _again(means: Means, attempt: Attempt, record: JobRecord, error: BusWorkerError) -> None:

@@ -1,6 +1,7 @@
 """The jobs' side of a worker: fetches what waits into free slots, and sees it through."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 
@@ -141,7 +142,7 @@ class JobWorker:
                 async with held.kept_alive():
                     await take(self._means, attempt)
                 self.counts["seen_through"] += 1
-            except JobNotFound:  # erased meanwhile
+            except JobNotFound:  # erased meanwhile: nobody wants it
                 await held.done()
             except BusWorkerError as exc:
                 # The bus was away too long to write anything down: then it comes again.
@@ -161,6 +162,14 @@ class JobWorker:
             job_id = str(unpack_hostile(msg.data, MAX_CONTROL)["job_id"])
         except (BadRequest, KeyError):  # a request's cancellation is not ours
             return
-        for attempt in list(self._in_hand):
-            if attempt.job_id == job_id:
+        mine = [attempt for attempt in self._in_hand if attempt.job_id == job_id]
+        if mine and await self._is_over(job_id):
+            for attempt in mine:
                 attempt.give_up(Cancelled())
+
+    async def _is_over(self, job_id: str) -> bool:
+        """Whether a job was cancelled indeed: anybody may say so, its record is believed."""
+        with contextlib.suppress(BusWorkerError):
+            known = await self._means.results.known(job_id)
+            return known is None or known.record.final
+        return False

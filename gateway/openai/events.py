@@ -6,13 +6,14 @@ from contextlib import aclosing
 from bus_worker.client import TranscriptStream
 from bus_worker.formats import RunningText
 from bus_worker.messages import Transcript
+from gateway.openai.hearing import Hearing
 from gateway.openai.replies import languages
 from gateway.openai.schemas import Delta, Done
 
 __all__ = ["events"]
 
 
-async def events(stream: TranscriptStream) -> AsyncGenerator[Delta | Done]:
+async def events(stream: TranscriptStream | Hearing) -> AsyncGenerator[Delta | Done]:
     """The events of one request, each as soon as it is known.
 
     Raises:

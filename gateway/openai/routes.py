@@ -10,12 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bus_worker.client import TranscribeClient, TranscriptStream
+from bus_worker.client import TranscribeClient
 from bus_worker.settings import Settings
 from gateway.hangup import until_left
 from gateway.openai.errors import envelope
 from gateway.openai.events import events
 from gateway.openai.fields import Asked, read_transcription, read_translation
+from gateway.openai.hearing import Hearing
 from gateway.openai.models import find_model, list_models, model_on_the_bus
 from gateway.openai.replies import MEDIA_TYPES, written
 from gateway.sse import event, event_stream
@@ -25,6 +26,8 @@ __all__ = ["routes"]
 
 WARNING = "X-Warning"
 """The header that tells of what was asked and not done, and of what the worker warns of."""
+KEPT = 86_400.0
+"""Seconds that audio lies on the bus at most, should this gateway be killed: nobody waits longer for a job."""
 UNPRINTABLE = re.compile(r"[^ -~]")
 
 
@@ -59,12 +62,13 @@ async def _hear(
     """Transcribe or translate one upload."""
     client: TranscribeClient = request.app.state.client
     settings: Settings = request.app.state.settings
-    upload = await receive(request, client, limit=settings.max_file_size)
+    most = max(settings.max_file_size, settings.job_max_file_size)
+    upload = await receive(request, client, limit=most, kept=KEPT)
     asked = read(upload.fields)
-    question = _question(request, upload, asked)
+    hearing = Hearing(request, upload.audio, _question(request, upload, asked))
     if asked.stream:
-        return await _stream(request, client.stream(**question), asked)
-    transcript = await until_left(request, client.transcribe(**question))
+        return await _stream(request, hearing, asked)
+    transcript = await until_left(request, hearing.whole())
     return Response(
         written(transcript, asked),
         media_type=MEDIA_TYPES[asked.response_format],
@@ -72,23 +76,22 @@ async def _hear(
     )
 
 
-async def _stream(request: Request, stream: TranscriptStream, asked: Asked) -> Response:
+async def _stream(request: Request, hearing: Hearing, asked: Asked) -> Response:
     """What is said as it is heard."""
-    answer = await event_stream(request, _frames(stream), lambda error: event(envelope(error)))
+    answer = await event_stream(request, _frames(hearing), lambda error: event(envelope(error)))
     answer.headers.update(_warnings(*asked.warnings))
     return answer
 
 
-async def _frames(stream: TranscriptStream) -> AsyncGenerator[bytes]:
-    async with aclosing(events(stream)) as told:
+async def _frames(hearing: Hearing) -> AsyncGenerator[bytes]:
+    async with aclosing(events(hearing)) as told:
         async for one in told:
             yield event(one.model_dump())
 
 
 def _question(request: Request, upload: Upload, asked: Asked) -> dict[str, Any]:
-    """The request as the client takes it."""
+    """What is asked of the audio, as the client takes it."""
     return {
-        "audio": upload.audio,
         "format": upload.hint,
         "model": model_on_the_bus(asked.model, request.app.state.settings),
         "request_id": request.state.request_id,

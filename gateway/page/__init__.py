@@ -16,6 +16,13 @@ KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 FOLDER = Path(__file__).parent
 FILES = {path.name: path.read_bytes() for path in FOLDER.iterdir() if path.suffix in KINDS}
 ADDRESSES = frozenset(f"/page/{name}" for name in FILES)
+LIMITS = {
+    "bytes": "max_file_size",
+    "seconds": "max_audio_duration",
+    "job-bytes": "job_max_file_size",
+    "job-seconds": "job_max_audio_duration",
+}
+"""What the page is told, and the settings it is told of."""
 INDEX = (FOLDER / "index.html").read_text(encoding="utf-8")
 
 HEADERS = {
@@ -45,8 +52,8 @@ def front(request: Request) -> Response:
 def _with_limits(settings: Settings) -> str:
     """The page with the limits that the service has, where the file has the defaults."""
     defaults, page = Settings(), INDEX
-    for name, setting in (("bytes", "max_file_size"), ("seconds", "max_audio_duration")):
-        line = 'data-max-{}="{:g}"' if name == "seconds" else 'data-max-{}="{}"'
+    for name, setting in LIMITS.items():
+        line = 'data-max-{}="{:g}"' if name.endswith("seconds") else 'data-max-{}="{}"'
         default, value = getattr(defaults, setting), getattr(settings, setting)
         page = page.replace(line.format(name, default), line.format(name, value))
     return page

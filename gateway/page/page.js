@@ -1,6 +1,7 @@
 // The page: what it holds, which state it is in, and what each control does.
 
 import { Trouble, transcribe } from "./ask.js";
+import { drop, follow, memory, submit } from "./jobs.js";
 import { decode, levels, record, wav } from "./microphone.js";
 import { heardUntil, length, load, rest, unload, write } from "./player.js";
 import { band } from "./ribbon.js";
@@ -11,9 +12,12 @@ import { clock, count, explain, languageName, megabytes, span } from "./words.js
 const $ = (id) => document.getElementById(id);
 const MAX_BYTES = Number(document.body.dataset.maxBytes);
 const MAX_SECONDS = Number(document.body.dataset.maxSeconds);
+const MAX_JOB_BYTES = Number(document.body.dataset.maxJobBytes);
+const MAX_JOB_SECONDS = Number(document.body.dataset.maxJobSeconds);
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
-let clip = null; // { audio, name, buffer, asked, hopeless } - what was recorded or chosen
+let clip = null; // { audio, name, buffer, asked, hopeless, job, ended } - what was recorded or chosen
+// job: the id of what was made of it, where it was too long for one line; its audio is gone after a reload
 let transcript = null;
 let recording = null;
 let stopAsking = null; // cancels the request under way
@@ -36,6 +40,7 @@ function enter(next, words) {
   $("record").classList.toggle("main", next === "empty");
   $("cancel").textContent = next === "recording" ? "Discard" : "Cancel";
   $("progress").hidden = true;
+  $("percent").textContent = "";
   offerAgain();
   if (focus && $(focus)?.hidden) $(SHOWN[next].find((id) => $(id).checkVisibility())).focus();
   say(words);
@@ -64,7 +69,7 @@ async function complain(error) {
   $("trouble-what").textContent = what;
   $("trouble-next").textContent = next;
   $("trouble-said").textContent = `${said}${wait}(${trouble.code}${trouble.request && `, request ${trouble.request}`})`;
-  $("retry").hidden = !(clip && again);
+  $("retry").hidden = !(clip && again && (clip.audio || clip.job));
   $("trouble").hidden = false;
   offerAgain();
 }
@@ -78,8 +83,8 @@ function settle() {
 
 async function take(blob, name, live = false) {
   settle();
-  if (blob.size > MAX_BYTES) {
-    const message = `${name} has ${megabytes(blob.size)}; the limit is ${megabytes(MAX_BYTES)}`;
+  if (blob.size > MAX_JOB_BYTES) {
+    const message = `${name} has ${megabytes(blob.size)}; the limit is ${megabytes(MAX_JOB_BYTES)}`;
     return complain(new Trouble("too_large", { message }));
   }
   forget();
@@ -101,6 +106,7 @@ async function take(blob, name, live = false) {
 
 function forget() {
   unload();
+  if (clip) leaveJob(clip);
   [clip, transcript] = [null, null];
   show([]);
   $("name").textContent = $("facts").textContent = $("limit").textContent = "";
@@ -112,15 +118,28 @@ async function ask(mine) {
   settle();
   const stopper = new AbortController();
   stopAsking = () => stopper.abort();
-  mine.asked = choices();
+  if (!mine.job || mine.ended) mine.asked = choices();
   transcript = null;
   show([]);
   $("transcript").hidden = $("take").hidden = true;
   rest();
   enter("working", "Sending…");
   $("progress").hidden = false;
+  if (mine.ended) leaveJob(mine);
+  try {
+    finish(await hear(mine, listener(), stopper.signal));
+    mine.ended = Boolean(mine.job);
+  } catch (error) {
+    await giveUp(error, mine);
+  } finally {
+    stopAsking = null;
+  }
+}
+
+// What is told while a clip is sent and heard.
+function listener() {
   const heard = [];
-  const on = {
+  return {
     sent(fraction) {
       $("progress").value = fraction;
       $("progress").hidden = fraction === 1;
@@ -130,14 +149,48 @@ async function ask(mine) {
       heard.push(segment);
       show(heard);
     },
+    progress(fraction, status) {
+      $("progress").setAttribute("aria-label", "Heard");
+      $("progress").hidden = false;
+      if (fraction) $("progress").value = fraction;
+      else $("progress").removeAttribute("value"); // how long it is in all is not known yet
+      $("percent").textContent = fraction ? `${Math.floor(fraction * 100)} % heard` : "";
+      say(status === "queued" ? "Waiting for a worker…" : "Listening… You may reload this page meanwhile.");
+    },
+    away: () => say("The service cannot be reached now. This page asks again."),
   };
-  try {
-    finish(await transcribe(mine.audio, mine.name, mine.asked, on, stopper.signal));
-  } catch (error) {
-    await giveUp(error, mine);
-  } finally {
-    stopAsking = null;
+}
+
+// Heard on one line, if it is short enough; else as a job, which outlives the line and this page.
+async function hear(mine, on, signal) {
+  $("progress").setAttribute("aria-label", "Upload");
+  if (!mine.job && mine.audio.size <= MAX_BYTES) {
+    try {
+      return await transcribe(mine.audio, mine.name, mine.asked, on, signal);
+    } catch (error) {
+      if (!["audio_too_long", "too_large"].includes(error.code)) throw error;
+    }
   }
+  mine.job ??= await submit(mine.audio, mine.name, mine.asked, on, signal);
+  on.progress(0, "queued");
+  memory.set({ id: mine.job, name: mine.name, asked: mine.asked });
+  return follow(mine.job, on, signal);
+}
+
+function leaveJob(mine) {
+  if (!mine.job) return;
+  memory.forget();
+  drop(mine.job); // cancelled and erased there, if it can be told
+  mine.job = null;
+  mine.ended = false;
+}
+
+// Goes on with the job that this tab looked at before it was loaded anew.
+function resume({ id, name, asked }) {
+  clip = { audio: null, name, buffer: null, asked, hopeless: true, job: id };
+  $("name").textContent = name;
+  document.body.classList.add("mute"); // the sound is not here any more
+  ask(clip);
 }
 
 function finish(reply) {
@@ -162,9 +215,13 @@ function finish(reply) {
 }
 
 async function giveUp(error, mine) {
-  enter("held", error.code === "cancelled" ? "Cancelled. Your recording is still here." : "Not transcribed.");
-  if (error.code === "cancelled") return;
-  mine.hopeless = !explain(error.code ?? "").again;
+  const cancelled = error.code === "cancelled";
+  const again = explain(error.code ?? "").again;
+  if (cancelled || !again || ["failed", "job_not_found"].includes(error.code)) leaveJob(mine);
+  mine.hopeless = !again || !(mine.audio || mine.job);
+  if (cancelled && !mine.audio) return forget(), enter("empty", "Cancelled.");
+  enter("held", cancelled ? "Cancelled. Your recording is still here." : "Not transcribed.");
+  if (cancelled) return;
   if (error.code === "unauthorized" && (await askForKey())) await ask(mine);
   else complain(error);
 }
@@ -300,5 +357,5 @@ for (const button of document.querySelectorAll("[data-format]")) button.addEvent
   say(`Saved as ${link.download}.`);
 });
 
-enter("empty", `Up to ${span(MAX_SECONDS)} and ${megabytes(MAX_BYTES)}.`);
-lookAround(true);
+enter("empty", `Record up to ${span(MAX_SECONDS)}, or choose a file of up to ${span(MAX_JOB_SECONDS)} and ${megabytes(MAX_JOB_BYTES)}.`);
+lookAround(true).then(() => state() === "empty" && memory.get() && resume(memory.get()));

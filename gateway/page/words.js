@@ -23,6 +23,8 @@ const SENTENCES = {
   audio_too_long: ["This recording is longer than the service takes.", "Send a shorter piece of it."],
   unauthorized: ["The service did not accept the key.", "Enter the API key that its operator gave you."],
   model_not_found: ["No worker has this model now.", "Choose another model, and try again."],
+  job_not_found: ["The service knows nothing of this recording any more.", "Send it again."],
+  idempotency_conflict: ["The service was sent something else under the same key.", "Send the recording again."],
   not_found: ["The service does not know this address.", "Reload the page: it may be older than the service."],
   method_not_allowed: ["The service does not know this kind of request.", "Reload the page: it may be older than the service."],
   request_timeout: ["The audio arrived too slowly, so the service stopped waiting.", "Try again on a faster connection, or with a shorter recording."],

@@ -1,7 +1,9 @@
 """Jobs that failed: made by real workers, looked at, dropped, handed in again."""
 
 import asyncio
+import io
 import os
+import wave
 
 import pytest
 from pydantic import BaseModel
@@ -12,6 +14,7 @@ from bus_worker.client import DeadLetter, Job, TranscribeClient
 from bus_worker.dead_letters import DeadLetters
 from bus_worker.embedded import NatsServer, nats_server
 from bus_worker.errors import (
+    AudioTooLong,
     BadAudio,
     BadRequest,
     ClaimExpired,
@@ -81,12 +84,38 @@ async def test_handed_in_again_it_is_a_new_job_and_its_letter_is_gone(
     POISON[0] = False
     new = await client.resubmit(old.id)
     assert new.id != old.id
-    await old.erase()  # its audio is the new one's
+    assert (await client._all_jobs().results.record(old.id)).claim is None  # it is the new one's
+    await old.erase()
     assert (await new.result(timeout=20)).text == f"{len(audio)} bytes"
     assert (await new.status()).priority == "high"
     assert [letter async for letter in client.dead.all()] == []
     with pytest.raises(JobNotFound, match="no dead letter"):
         await client.resubmit(old.id)
+
+
+@stage(Options)
+def refuse_windows(draft: Draft, options: Options) -> None:
+    """A clip is too long, and a window of it cannot be heard."""
+    if draft.samples is None:
+        raise AudioTooLong
+    raise BadAudio("poison")
+
+
+async def test_a_long_jobs_letter_holds_its_message_though_a_window_failed(workers: Workers):
+    await workers.start(refuse_windows, pretend, jobs=Limits())
+    client = await workers.client()
+    job = await failed(client, wav(40), language="en", prompt="Also")
+    message = unpack((await client.dead.get(job.id)).message)
+    assert message["options"] == {"language": "en", "prompt": "Also"}
+    assert message["claim"]["size"] == len(wav(40))
+
+
+def wav(seconds: int) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 2, 16_000, 0, "NONE", ""))
+        out.writeframes(os.urandom(2) * 16_000 * seconds)
+    return file.getvalue()
 
 
 async def test_a_dropped_one_takes_its_audio_along(client: TranscribeClient):

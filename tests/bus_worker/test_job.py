@@ -203,18 +203,15 @@ async def test_the_same_under_one_key_is_the_same_job(client: TranscribeClient, 
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [{"audio": b"else"}, {"language": "de"}, {"model": "tiny.en"}, {"webhook": "https://x"}],
-)
-async def test_something_else_under_that_key_is_refused(
-    client: TranscribeClient, bus: Bus, other: dict[str, Any]
-):
+async def test_something_else_under_that_key_is_refused(client: TranscribeClient, bus: Bus):
     await make_streams(bus.client, NAMES, "tiny.en")
     asked = {"audio": b"audio", "language": "en", "idempotency_key": "k"}
     await client.submit(**asked)
-    with pytest.raises(IdempotencyConflict):
-        await client.submit(**{**asked, **other})
+    for other in (
+        {"audio": b"else"}, {"language": "de"}, {"model": "tiny.en"}, {"webhook": "https://x"},
+    ):  # fmt: skip
+        with pytest.raises(IdempotencyConflict):
+            await client.submit(**{**asked, **other})
     assert len(await queued(bus)) == 1
 
 
@@ -382,10 +379,10 @@ async def test_an_erased_job_is_not_found_by_any_question(
             await asked()
 
 
-@pytest.mark.parametrize("job_id", ["", "*", "a.>", "a b", "x" * 65])
-async def test_a_strange_id_is_refused(client: TranscribeClient, job_id: str):
-    with pytest.raises(BadRequest, match="a job's id"):
-        client.job(job_id)
+async def test_a_strange_id_is_refused(client: TranscribeClient):
+    for job_id in ("", "*", "a.>", "a b", "x" * 65):
+        with pytest.raises(BadRequest, match="a job's id"):
+            client.job(job_id)
 
 
 async def test_a_client_that_is_not_open_says_so():

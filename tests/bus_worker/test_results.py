@@ -98,12 +98,12 @@ async def test_what_ended_is_known_for_a_while_only(bus: Bus):
         await results.change("j", lambda was: was)
 
 
-@pytest.mark.parametrize("job_id", ["", "*", ">", "a.b", "a b", "ä", "x" * 65, "a\r\nPUB x 0"])
-async def test_a_strange_id_reaches_no_subject(results: Results, job_id: str):
-    with pytest.raises(BadRequest, match="a job's id"):
-        await results.known(job_id)
-    with pytest.raises(BadRequest, match="a job's id"):
-        await anext(results.follow(job_id))
+async def test_a_strange_id_reaches_no_subject(results: Results):
+    for job_id in ("", "*", ">", "a.b", "a b", "ä", "x" * 65, "a\r\nPUB x 0"):
+        with pytest.raises(BadRequest, match="a job's id"):
+            await results.known(job_id)
+        with pytest.raises(BadRequest, match="a job's id"):
+            await anext(results.follow(job_id))
 
 
 # --- windows and transcripts ---------------------------------------------------------------------
@@ -186,11 +186,11 @@ async def test_who_has_heard_the_end_hears_it_again_and_not_for_ever(results: Re
     assert (again.id, again.status) == (last.id, "done")
 
 
-@pytest.mark.parametrize("after", [-1, 1 << 63, 10**30])
-async def test_an_id_that_no_event_has_is_refused(results: Results, after: int):
+async def test_an_id_that_no_event_has_is_refused(results: Results):
     await results.create(QUEUED)
-    with pytest.raises(BadRequest, match="no event has the id"):
-        await heard(results, after)
+    for after in (-1, 1 << 63, 10**30):
+        with pytest.raises(BadRequest, match="no event has the id"):
+            await heard(results, after)
 
 
 async def test_whoever_leaves_leaves_no_subscription_behind(results: Results, bus: Bus):

@@ -216,7 +216,7 @@ async def test_a_caller_who_had_to_wait_takes_back_its_hint_when_served(workers:
     await until(lambda: bool(heard) and "over" in heard[-1][1])
     assert heard[-1][1] == {"model": "pretend", "over": True}
     assert {inbox for inbox, _ in heard} == {heard[-1][0]}
-    await until(lambda: not service._waiting._until)
+    await until(lambda: not service.waiting._until)
 
 
 @pytest.mark.parametrize("reply", ["", "stt.control.cancel", "$JS.API.STREAM.PURGE.X"])

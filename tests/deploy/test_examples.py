@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from bus_worker.jobs import Limits
 from bus_worker.loader import find_stages
 from bus_worker.pipeline import Pipeline
 from bus_worker.plugin import Draft, NoOptions, stage
 from bus_worker.testing import draft_of, pretend, run_stage
+from plugins.decode import decode
+from plugins.limits import limits
 from plugins.tidy import tidy
 from tests.helpers.docs import ROOT
 from tests.helpers.gateway import gateway
@@ -97,10 +100,24 @@ async def test_the_readmes_python_program_prints_the_transcript(
     workers: Workers, tmp_path: Path
 ) -> None:
     await workers.start(slots=1, seconds=0.05)
-    (code,) = (block for block in blocks("README.md") if "TranscribeClient" in block)
+    (code,) = (block for block in blocks("README.md") if "client.transcribe(" in block)
     program = code.replace("nats://localhost:4222", workers.server.url)
     assert program != code
     assert await printed(program, tmp_path) == ["16044 bytes", "0  part 0"]
+
+
+async def test_the_readmes_program_hands_in_a_job_and_prints_its_text(
+    workers: Workers, tmp_path: Path
+) -> None:
+    await workers.start(decode, limits, pretend, tidy, jobs=Limits(), segments=2, seconds=0.05)
+    (tmp_path / "meeting.mp3").write_bytes(wav_bytes(tone(40)))
+    (code,) = (block for block in blocks("README.md") if "client.submit(" in block)
+    job_id, *heard, last = await printed(
+        code.replace("nats://localhost:4222", workers.server.url), tmp_path
+    )
+    assert len(job_id) == 32
+    assert [line.split(maxsplit=1)[1] for line in heard] == ["part 0", "part 1"] * 2
+    assert last == "40.0 en"
 
 
 async def test_the_readmes_openai_program_prints_the_text_and_its_events(

@@ -8,10 +8,12 @@ import pytest_asyncio
 
 from bus_worker.embedded import nats_server
 from bus_worker.messages import ModelInfo, Timings, Transcript
+from bus_worker.results import Results
 from bus_worker.streams import make_streams
 from bus_worker.subjects import Subjects
 from bus_worker.testing import segment
 from tests.helpers.gateway import Gateway, gateway
+from tests.helpers.hand import Hand
 from tests.helpers.house import Workers
 
 
@@ -19,7 +21,7 @@ from tests.helpers.house import Workers
 async def house() -> AsyncIterator[Workers]:
     """A bus with its streams, and one worker of four slots that answers at once."""
     async with nats_server(default_model="pretend") as server, Workers(server) as house:
-        await make_streams((await house.bus()).client, Subjects())
+        await make_streams((await house.bus()).client, Subjects(), "pretend")
         await house.start(seconds=0, slots=4)
         yield house
 
@@ -27,8 +29,16 @@ async def house() -> AsyncIterator[Workers]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def door(house: Workers) -> AsyncIterator[Gateway]:
     """A gateway on that bus."""
-    async with gateway(house.server.url, max_file_size=2_000_000) as started:
+    async with gateway(
+        house.server.url, max_file_size=2_000_000, job_max_file_size=6_000_000
+    ) as started:
         yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def hand(house: Workers) -> Hand:
+    """One that writes of jobs on the bus of `house`."""
+    return Hand(Results((await house.bus()).client, Subjects()))
 
 
 @pytest.fixture

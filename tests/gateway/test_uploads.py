@@ -135,3 +135,15 @@ async def test_a_body_that_stops_coming_is_answered_with_408(house: Workers):
             await asyncio.sleep(0.05)
         for status, error in (await half.refusal(3), await answer):
             assert (status, error["code"], error["retry"]) == (408, "request_timeout", False)
+
+
+async def test_a_body_larger_than_a_request_has_as_much_more_time(house: Workers):
+    async with (
+        gateway(house.server.url, upload_timeout=0.5, max_file_size=1000) as door,
+        door.line() as line,
+    ):
+        await line.say(request(b"", 20_000, kind="audio/wav", path="/jobs"))
+        for _ in range(8):
+            await line.say(bytes(2500))
+            await asyncio.sleep(0.1)
+        assert (await line.answer())[0] == 202

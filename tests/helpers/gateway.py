@@ -112,10 +112,11 @@ def form(
     return {"Content-Type": f"multipart/form-data; boundary={boundary}"}, body
 
 
-def request(body: bytes, length: int | None = None, kind: str = FORM_KIND) -> bytes:
+def request(
+    body: bytes, length: int | None = None, kind: str = FORM_KIND, path: str = "/transcribe"
+) -> bytes:
     """An upload as it goes over the line, up to `body`; `length` says more."""
     size = len(body) if length is None else length
     return (
-        f"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
-        f"Content-Length: {size}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {size}\r\n\r\n"
     ).encode() + body

@@ -113,7 +113,7 @@ class Workers:
                     means,
                     service.credits,
                     most=job_slots,
-                    somebody_waits=lambda: service.somebody_waits,
+                    somebody_waits=lambda: service.waiting.occupied,
                 )
             )
             await self.jobs[-1].start()

@@ -30,8 +30,13 @@ async def test_setup_makes_a_bus_of_small_messages_take_large_clips(tmp_path: Pa
         on_bus = {"cwd": tmp_path, "NATS_URL": server.url, **PRETEND}
         assert "✗ bus size" in (await shell("doctor", **on_bus)).out
         assert (await shell("setup", **on_bus)).status == 0
-        says = "✓ bus size     messages of up to 1000000 bytes; STT_CLAIMS keeps more"
-        assert says in (await shell("doctor", **on_bus)).out
+        ended = await shell("doctor", **on_bus)
+        assert "✓ bus size     messages of up to 1000000 bytes; STT_CLAIMS keeps more" in ended.out
+        assert "✓ jobs         STT_JOBS and STT_WINDOWS have queues for" in ended.out
+        ended = await shell("doctor", DEFAULT_MODEL="another", **on_bus)
+        assert (
+            "jobs         none are taken: stream STT_JOBS has no consumer another-high" in ended.out
+        )
 
 
 async def test_doctor_is_content_where_all_is_well(workers: Workers, tmp_path: Path):

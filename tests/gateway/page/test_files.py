@@ -48,12 +48,15 @@ async def test_the_page_says_the_limits_that_are_set(door: Gateway):
         body = (await caller.get("/", headers={"Accept": "text/html"})).text
     assert 'data-max-bytes="2000000"' in body
     assert 'data-max-seconds="30"' in body
+    assert 'data-max-job-bytes="6000000"' in body
 
 
 async def test_the_page_as_it_lies_here_has_the_default_limits():
     defaults = Settings()
     assert f'data-max-bytes="{defaults.max_file_size}"' in text("index.html")
     assert f'data-max-seconds="{defaults.max_audio_duration:g}"' in text("index.html")
+    assert f'data-max-job-bytes="{defaults.job_max_file_size}"' in text("index.html")
+    assert f'data-max-job-seconds="{defaults.job_max_audio_duration:g}"' in text("index.html")
 
 
 async def test_what_has_not_changed_is_not_sent_again(door: Gateway):

@@ -1,0 +1,1 @@
+"""Everything under /jobs: work that nobody need wait for."""
