@@ -46,6 +46,10 @@ async def take_window(means: Means, attempt: Attempt) -> None:
         await ending.after(means, known.record)
         await held.done()
         return
+    if known.record.windows is not None and window.number >= known.record.windows:
+        _log.warning("no_window", why=f"the recording has {known.record.windows}")
+        await held.buried()
+        return
     if known.record.is_done(window.number):
         await finish_if_complete(means, known.record)
         await held.done()
