@@ -201,10 +201,7 @@ class Results:
 
     async def erase(self, record: JobRecord) -> None:
         """Erase all that is known of a job, but that there was one: its message may still wait."""
-        await self.erase_work(record)
-        await self._erase(
-            record.job_id, [f"text-{record.answer}-{number}" for number in range(record.parts)]
-        )
+        await self._erase(record.job_id, await self._parts(record.job_id))
         rollup = {"Nats-Rollup": "sub", **kept_for(1)}
         await self.js.write(
             self._names.events_stream, self._names.events(record.job_id), b"", rollup
@@ -214,6 +211,16 @@ class Results:
             sequence=record.sequence,
         )  # fmt: skip
         await self._write(record.job_id, STATUS, pack(bare.to_map()), kept_for(ERASED_KEPT))
+
+    async def _parts(self, job_id: str) -> list[str]:
+        """All that is kept of a job beside its status; a worker that was killed left more than the record says."""
+        found, sequence = list[str](), 0
+        stream, subject = self._names.state_stream, self._names.state(job_id, "*")
+        while kept := await self.js.following(stream, subject, sequence + 1):
+            sequence = kept.sequence
+            if kept.data:
+                found.append(kept.headers["Nats-Subject"].rpartition(".")[2])
+        return [part for part in found if part != STATUS]
 
     async def tell(self, record: JobRecord, key: str, **more: Any) -> None:
         """Tell an event of a job, once for each key."""
