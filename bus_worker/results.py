@@ -6,6 +6,7 @@ agree on one course of events; a window's result is written once.
 """
 
 import asyncio
+import contextlib
 import random
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -265,22 +266,33 @@ class Results:
                         return
                     continue
                 record = await self.record(job_id)
-                if record.final and not await self._more(stream, subject, after):
+                if record.final and not await self._more(stream, subject, after, news):
                     # Told longer ago than events are kept, or heard by the asker already.
                     yield JobEvent(
                         after, job_id, record.status, record.progress, error=record.error
                     )
                     return
-                try:
-                    async with asyncio.timeout(LOOK_AGAIN):
-                        await news.wait()
-                except TimeoutError:
-                    continue
+                await _heard(news, LOOK_AGAIN)
 
-    async def _more(self, stream: str, subject: str, after: int) -> bool:
+    async def ended(self, job_id: str) -> JobRecord:
+        """A job's record once it is final, waited for.
+
+        Raises:
+            JobNotFound, NoStream, Unavailable: as `record`.
+        """
+        async with self._news(self._names.events(job_id)) as news:
+            while True:
+                news.clear()
+                record = await self.record(job_id)
+                if record.final:
+                    return record
+                await _heard(news, LOOK_AGAIN)
+
+    async def _more(self, stream: str, subject: str, after: int, news: asyncio.Event) -> bool:
         """Whether an event came while the record was read; the last one is told just behind it."""
-        for pause in (0.05, 0.5):
-            await asyncio.sleep(pause)
+        for patience in (0.05, 0.5):
+            await _heard(news, patience)
+            news.clear()
             if await self.js.following(stream, subject, after + 1) is not None:
                 return True
         return False
@@ -318,6 +330,13 @@ class Results:
         with bus_errors():
             for part in parts:
                 await self._nc.publish(self._names.state(job_id, part), b"", headers=kept_for(1))
+
+
+async def _heard(news: asyncio.Event, patience: float) -> None:
+    """Wait until something is told, or patience ends: what is kept is looked at either way."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            await news.wait()
 
 
 def _record(kept: Kept) -> JobRecord:
