@@ -218,14 +218,23 @@ class Results:
 
     async def erase(self, record: JobRecord) -> None:
         """Erase all that is known of a job, but that there was one: its message may still wait."""
-        await self.erase_work(record)
-        await self.erase_transcript(record.job_id, record.answer, record.parts)
+        await self._erase(record.job_id, await self._parts(record.job_id))
         await self.erase_events(record.job_id)
         bare = JobRecord(
             job_id=record.job_id, status=record.status, model=record.model, erased=True,
             sequence=record.sequence,
         )  # fmt: skip
         await self._write(record.job_id, STATUS, pack(bare.to_map()), kept_for(ERASED_KEPT))
+
+    async def _parts(self, job_id: str) -> list[str]:
+        """All that is kept of a job beside its status; a worker that was killed left more than the record says."""
+        found, sequence = list[str](), 0
+        stream, subject = self._names.state_stream, self._names.state(job_id, "*")
+        while kept := await self.js.following(stream, subject, sequence + 1):
+            sequence = kept.sequence
+            if kept.data:
+                found.append(kept.headers["Nats-Subject"].rpartition(".")[2])
+        return [part for part in found if part != STATUS]
 
     async def tell(self, record: JobRecord, key: str, **more: Any) -> None:
         """Tell an event of a job, once for each key."""

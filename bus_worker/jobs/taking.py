@@ -15,6 +15,7 @@ from bus_worker.jobs.hearing import finish_if_complete
 from bus_worker.jobs.judging import MAX_DEATHS, again_after, is_failure
 from bus_worker.jobs.means import Means
 from bus_worker.jobs.opening import open_recording
+from bus_worker.jobs.telling import tell_caller
 from bus_worker.pulls import Held
 from bus_worker.requests import JobRequest, read_job
 from bus_worker.results import Known
@@ -46,6 +47,8 @@ async def take_job(means: Means, attempt: Attempt) -> None:
     if record.sequence != held.sequence or record.final or record.windows is not None:
         if record.sequence == held.sequence:  # somebody died just before the end
             await finish_if_complete(means, record, held.data)
+        elif record.final and not record.sequence:  # cancelled before anybody began
+            await tell_caller(means, record)
         await held.done()
         return
     if record.deaths >= MAX_DEATHS:
