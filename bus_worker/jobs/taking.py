@@ -59,7 +59,9 @@ async def take_job(means: Means, attempt: Attempt) -> None:
     telling = asyncio.create_task(means.results.tell(record, f"begun-{record.attempts}"))
     waited = time.time() - record.created_at if record.attempts == 1 else None
     try:
-        with noted(means, "job", waited=waited, request_id=record.request_id) as note:
+        with noted(
+            means, "job", attempt.traceparent, waited=waited, request_id=record.request_id
+        ) as note:
             await _work(means, attempt, known, note)
     except BusWorkerError as error:
         await _again(means, attempt, record, error)
@@ -99,6 +101,7 @@ async def _begin(means: Means, attempt: Attempt) -> Known:
             job_id=attempt.job_id, status="queued", model=means.transcriber.model.name,
             priority=held.queue.consumer.rpartition("-")[2], created_at=held.at,
             request_id=held.header(subjects.HEADER_REQUEST_ID) or attempt.job_id,
+            traceparent=attempt.traceparent,
         )  # fmt: skip
         known = await means.results.create(mine(fresh), erased)
     return await means.results.change(attempt.job_id, mine, known)
