@@ -183,6 +183,15 @@ class Settings(BaseModel):
     """How much is logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: for people on a terminal, JSON elsewhere."""
+    log_text: bool = False
+    """Write what was heard to the log as well: for looking into one's own audio, never where callers' is heard."""
+    metrics_port: int | None = Field(None, ge=0, le=65_535)
+    """Port of a worker's `/metrics`, `/live` and `/ready`; 0 takes any that is free; unset: none (workers of `up`: 0)."""
+    metrics_host: str = "127.0.0.1"
+    """Address at which a worker serves them; a container sets 0.0.0.0."""
+
+    otel_exporter_otlp_endpoint: str | None = Field(None, pattern=r"^https?://[^\s/]+.*$")
+    """Where traces are sent to by OTLP over HTTP (`http://localhost:4318`); unset: nowhere."""
 
     @property
     def asked_model(self) -> str:

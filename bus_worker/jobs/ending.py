@@ -104,6 +104,7 @@ async def after(means: Means, record: JobRecord, message: bytes | None = None) -
     if record.windows is not None or record.status != "done":  # a clip leaves nothing that waits
         with contextlib.suppress(JobNotFound):  # erased already
             await means.results.change(record.job_id, lambda was: replace(was, told=True))
+    means.line.metrics.job_ended(record.status)
     _say(record)
 
 
@@ -114,6 +115,7 @@ async def _bury(means: Means, record: JobRecord, message: bytes | None) -> None:
         return
     reason = record.error or {}
     await means.dead.keep(DeadLetter(record.job_id, time.time(), reason, record.to_map(), message))
+    means.line.metrics.dead_letter()
 
 
 def _say(record: JobRecord) -> None:

@@ -69,7 +69,8 @@ async def open_recording(
 
 async def _bring(means: Means, request: JobRequest, file: BinaryIO) -> None:
     if request.claim is not None:
-        await means.checks.fetch_into(request.claim.ticket(), file)
+        with means.line.metrics.fetching():
+            await means.checks.fetch_into(request.claim.ticket(), file)
     else:
         await asyncio.to_thread(file.write, request.audio)
     await asyncio.to_thread(file.flush)
@@ -171,6 +172,8 @@ class _Opener:
             # The sequence tells it from an erased job's of the same id.
             "Nats-Msg-Id": f"{record.job_id}.{record.sequence}.{window.number}",
         }
+        if self._attempt.traceparent is not None:
+            headers[subjects.HEADER_TRACEPARENT] = self._attempt.traceparent
         payload = pack(window.model_dump(exclude_defaults=True) | {"number": window.number})
         await self._means.results.js.write(names.windows_stream, subject, payload, headers)
 

@@ -14,8 +14,10 @@ from bus_worker.jobs.attempt import Attempt
 from bus_worker.jobs.hearing import finish_if_complete
 from bus_worker.jobs.judging import MAX_DEATHS, again_after, is_failure
 from bus_worker.jobs.means import Means
+from bus_worker.jobs.noting import Note, noted
 from bus_worker.jobs.opening import open_recording
 from bus_worker.jobs.telling import tell_caller
+from bus_worker.messages import Ticket
 from bus_worker.pulls import Held
 from bus_worker.requests import JobRequest, read_ends, read_job
 from bus_worker.results import Known
@@ -55,8 +57,12 @@ async def take_job(means: Means, attempt: Attempt) -> None:
         await _give_up(means, attempt, Failed(f"{MAX_DEATHS} workers died at it"))
         return
     telling = asyncio.create_task(means.results.tell(record, f"begun-{record.attempts}"))
+    waited = time.time() - record.created_at if record.attempts == 1 else None
     try:
-        await _work(means, attempt, known)
+        with noted(
+            means, "job", attempt.traceparent, waited=waited, request_id=record.request_id
+        ) as note:
+            await _work(means, attempt, known, note)
     except BusWorkerError as error:
         await _again(means, attempt, record, error)
     except Exception:  # noqa: BLE001 - a full disk, a mistake of ours: tried again as any failure is
@@ -95,19 +101,21 @@ async def _begin(means: Means, attempt: Attempt) -> Known:
             job_id=attempt.job_id, status="queued", model=means.transcriber.model.name,
             priority=held.queue.consumer.rpartition("-")[2], created_at=held.at,
             request_id=held.header(subjects.HEADER_REQUEST_ID) or attempt.job_id,
+            traceparent=attempt.traceparent,
         )  # fmt: skip
         known = await means.results.create(mine(fresh), erased)
     return await means.results.change(attempt.job_id, mine, known)
 
 
-async def _work(means: Means, attempt: Attempt, known: Known) -> None:
-    known = await _noted(means, known, attempt.held.data)
+async def _work(means: Means, attempt: Attempt, known: Known, note: Note) -> None:
+    known = await _kept(means, known, attempt.held.data)
     request = read_job(attempt.held.data)
     for name, check in CHECKS.items():
         check(means, getattr(request, name))
+    note.known["bytes"] = request.claim.size if request.claim else len(request.audio)
     if request.claim is None or request.claim.size <= means.transcriber.max_bytes:
         try:
-            await _in_one_piece(means, attempt, known, request)
+            await _in_one_piece(means, attempt, known, request, note)
         except AudioTooLong:
             await attempt.settled()
         else:
@@ -115,7 +123,7 @@ async def _work(means: Means, attempt: Attempt, known: Known) -> None:
     await open_recording(means, attempt, known.record, request)
 
 
-async def _noted(means: Means, known: Known, message: bytes) -> Known:
+async def _kept(means: Means, known: Known, message: bytes) -> Known:
     """What the message says of the end in the record: the windows' hearers never see the message.
 
     What is good of it is noted first, so that who sent nonsense beside it is told so.
@@ -145,7 +153,9 @@ CHECKS = {"reply_to": _check_reply_to, "webhook": _check_webhook}
 """What a caller names to be told, and what refuses it."""
 
 
-async def _in_one_piece(means: Means, attempt: Attempt, known: Known, request: JobRequest) -> None:
+async def _in_one_piece(
+    means: Means, attempt: Attempt, known: Known, request: JobRequest, note: Note
+) -> None:
     """A clip, heard as a request is.
 
     Raises:
@@ -153,13 +163,15 @@ async def _in_one_piece(means: Means, attempt: Attempt, known: Known, request: J
     """
     record, received = known.record, time.monotonic()
     if request.claim is not None:
-        audio = await attempt.run(means.checks.fetch(request.claim.ticket()))
+        audio = await attempt.run(_fetched(means, request.claim.ticket()))
         request = request.model_copy(update={"audio": audio, "claim": None})
     means.transcriber.check_size(len(request.audio))
     draft = attempt.draft(audio=request.audio, format=request.format, options=request.options)
+    note.draft = draft
     transcript = await attempt.run(
         means.transcriber.run(draft, request, request_id=record.request_id, received=received)
     )
+    note.heard, note.stages = transcript, transcript.timings.stages
     _, kept = await asyncio.gather(
         means.results.tell(
             replace(record, progress=1.0), "w0", window=0, segments=transcript.segments
@@ -167,6 +179,11 @@ async def _in_one_piece(means: Means, attempt: Attempt, known: Known, request: J
         means.results.keep_transcript(record.job_id, transcript.to_map()),
     )
     await ending.done(means, record.job_id, transcript.duration, kept, known)
+
+
+async def _fetched(means: Means, ticket: Ticket) -> bytes:
+    with means.line.metrics.fetching():
+        return await means.checks.fetch(ticket)
 
 
 async def _again(means: Means, attempt: Attempt, record: JobRecord, error: BusWorkerError) -> None:
