@@ -24,7 +24,16 @@ from nats.aio.subscription import Subscription
 from bus_worker.errors import BusWorkerError, DeadlineExceeded, Failed, TooLarge, Unavailable
 from bus_worker.hardened import HardenedClient
 
-__all__ = ["HEADROOM", "Address", "Bus", "bus_errors", "connect", "header", "may_answer"]
+__all__ = [
+    "HEADROOM",
+    "SILENT_AFTER",
+    "Address",
+    "Bus",
+    "bus_errors",
+    "connect",
+    "header",
+    "may_answer",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +41,8 @@ CONNECT_TIMEOUT = 2
 RECONNECT_WAIT = 0.25
 WATCH_EVERY = 5.0
 RTT_TIMEOUT = 5
+SILENT_AFTER = WATCH_EVERY + RTT_TIMEOUT + 1
+"""Seconds without an answer that a bus which is well never reaches: the watchdog asks more often."""
 HEADROOM = 4096
 """Bytes of a message kept for headers, which the server counts as payload."""
 TELL_EVERY = 30.0
@@ -107,11 +118,21 @@ class Bus:
         self._address = Address()
         self._endless = False
         self._told = float("-inf")
+        self._heard = time.monotonic()
 
     @property
     def connected(self) -> bool:
         """Whether the connection stands now."""
         return bool(self.client.is_connected)
+
+    def silent_for(self) -> float:
+        """Seconds since the server has last answered a question."""
+        return time.monotonic() - self._heard
+
+    def deaf(self) -> bool:
+        """Whether a subscription's task has ended while the subscription stands: what comes on it is never read."""
+        tasks = [sub._wait_for_msgs_task for sub in self.client._subs.values()]  # noqa: SLF001 - told nowhere else
+        return any(task is not None and task.done() for task in tasks)
 
     async def open(self, address: Address, limit: float | None = 10.0) -> None:
         """Connect; keeps trying for `limit` seconds (None: for ever).
@@ -129,6 +150,7 @@ class Bus:
             )
             if task in done:
                 task.result()
+                self._heard = time.monotonic()
                 self._watch = asyncio.create_task(self._watching(), name="bus-watchdog")
                 return
         except (OSError, nats_errors.Error, ValueError) as exc:
@@ -210,6 +232,7 @@ class Bus:
                 continue
             try:
                 await self.client.rtt(RTT_TIMEOUT)
+                self._heard = time.monotonic()
             except (nats_errors.Error, OSError, TimeoutError):
                 if self.connected:
                     _log.warning("the bus is silent; reconnecting")
@@ -250,6 +273,7 @@ class Bus:
         await _tell(self.on_lost)
 
     async def _on_reconnected(self) -> None:
+        self._heard = time.monotonic()
         _log.warning(
             "bus back at %s", getattr(self.client.connected_url, "netloc", "?").rpartition("@")[2]
         )

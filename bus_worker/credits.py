@@ -91,6 +91,11 @@ class Credits:
         waiting = len(self._backlog) + len(self._returning)
         return self.slots - len(self._running) - waiting if self._offering else 0
 
+    @property
+    def withheld(self) -> bool:
+        """Whether there is room, and none of it is offered: for a moment on the way to an offer, or something is wrong."""
+        return self.room > 0 and not self._idle
+
     async def start(self) -> None:
         """Offer every slot, now and after each reconnect."""
         self._offering = True

@@ -62,6 +62,7 @@ __all__ = [
     "TooLarge",
     "Unauthorized",
     "Unavailable",
+    "error_codes",
     "error_for_code",
 ]
 
@@ -266,6 +267,12 @@ def _leaves(kind: type[BusWorkerError]) -> list[type[BusWorkerError]]:
     """Every class below `kind` that carries a code of its own."""
     below = [leaf for child in kind.__subclasses__() for leaf in _leaves(child)]
     return ([kind] if "code" in vars(kind) and kind.code else []) + below
+
+
+def error_codes() -> frozenset[str]:
+    """Every code of ours; a plugin's own class may have others."""
+    ours = [kind for kind in globals().values() if isinstance(kind, type)]
+    return frozenset(kind.code for kind in ours if issubclass(kind, BusWorkerError) and kind.code)
 
 
 def error_for_code(

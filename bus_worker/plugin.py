@@ -47,7 +47,10 @@ T = TypeVar("T")
 
 @runtime_checkable
 class ServesModel(Protocol):
-    """What a stage's `open` may yield to say which model the worker serves, and how many at once."""
+    """What a stage's `open` may yield to say which model the worker serves, and how many at once.
+
+    It may also have `runs_on`, a map with `device` and `compute_type`, for the metrics.
+    """
 
     model: ModelInfo
     slots: int

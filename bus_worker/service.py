@@ -38,7 +38,7 @@ from bus_worker.messages import (
     unpack_hostile,
 )
 from bus_worker.plugin import Draft
-from bus_worker.request_line import outcome_of, say_line
+from bus_worker.request_line import RequestLine, clean
 from bus_worker.requests import TranscribeRequest, read_request
 from bus_worker.subjects import Subjects, model_token
 from bus_worker.transcriber import Transcriber
@@ -48,7 +48,6 @@ __all__ = ["Service"]
 
 _log = structlog.get_logger(__name__)
 
-MAX_MESSAGE = 500
 AT_ONCE = 0.002
 """Seconds before the first heartbeat: an answer from the cache needs none, and is there a tenth sooner."""
 MAX_CONTROL = 1024
@@ -67,8 +66,10 @@ class Service:
         queue: str,
         slots: int,
         request_timeout: float,
+        line: RequestLine | None = None,
     ) -> None:
-        """Args: request_timeout is the seconds of a request whose caller sets no deadline."""
+        """Args: request_timeout is the seconds of a request whose caller sets no deadline; line tells of each."""
+        self._line = line or RequestLine()
         self._bus = bus
         self._transcriber = transcriber
         self._names = names
@@ -142,14 +143,17 @@ class Service:
             "processing_time": int(self._seconds * 1e9),
             "average_processing_time": int(self._seconds / requests * 1e9) if requests else 0,
             "data": {
-                "model": self._model,
+                **self._transcriber.described(),
                 "slots": self.credits.slots,
                 "in_flight": self.credits.busy,
                 "waiting": self.credits.aside,
                 "stuck": len(self._all_stuck),
                 "stuck_for": round(self.stuck_for(), 1),
                 "last_inference": self._last_inference,
+                "credits": self.credits.free,
                 "overshoot": self.credits.overshoot,
+                "reconnects": self._bus.client.stats["reconnects"],
+                "durations": self._line.durations.to_map(),
                 "undecodable": getattr(self._bus.client, "undecodable", 0),
                 "answers": dict(self.counts),
                 "cache": self._transcriber.recall.figures(),
@@ -272,7 +276,8 @@ class Service:
         self._transcriber.check_size(ticket.size)
         began = time.monotonic()
         try:
-            audio = await self._checks.fetch(ticket)
+            with self._line.metrics.fetching():
+                audio = await self._checks.fetch(ticket)
         finally:
             arrival.fetched = time.monotonic() - began
         arrival.size += len(audio)
@@ -302,7 +307,7 @@ class Service:
             self._count(arrival, "ok")
             if not transcript.cache_hit:
                 self._last_inference = round(time.time(), 3)
-            say_line(arrival, "ok", lambda: outcome_of(transcript, arrival.draft))
+            self._line.answered(arrival, transcript)
         else:
             await self._answer_error(
                 arrival, Failed("the transcript is larger than the bus takes, or no plain data")
@@ -310,7 +315,7 @@ class Service:
 
     async def _answer_error(self, arrival: Arrival, error: BusWorkerError) -> None:
         said = error_to_map(error)
-        said["error"]["message"] = message = _clean(error.message)
+        said["error"]["message"] = message = clean(error.message)
         headers = {
             subjects.HEADER_ERROR: message[:200],
             subjects.HEADER_ERROR_CODE: str(error.status),
@@ -320,8 +325,7 @@ class Service:
             await self._publish(arrival.reply, said, headers)
         self._count(arrival, error.code)
         self._last_error = f"{error.status}:{error.code}"
-        more = {**error.details, "why": message}
-        say_line(arrival, error.code, lambda: more, ours=isinstance(error, Failed))
+        self._line.refused(arrival, error, message)
 
     def _count(self, arrival: Arrival, code: str) -> None:
         self.counts[code] += 1
@@ -390,9 +394,3 @@ def _ours(error: BaseException) -> BusWorkerError:
         return error
     _log.error("request_failed", exc_info=error)
     return Failed()
-
-
-def _clean(message: str) -> str:
-    """A message as the wire and a terminal can bear it: a plugin may write anything."""
-    text = str(message)[:MAX_MESSAGE].encode(errors="replace").decode()
-    return "".join(char if char.isprintable() else " " for char in text)

@@ -183,6 +183,12 @@ class Settings(BaseModel):
     """How much is logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: for people on a terminal, JSON elsewhere."""
+    log_text: bool = False
+    """Write what was heard to the log as well: for looking into one's own audio, never where callers' is heard."""
+    metrics_port: int | None = Field(None, ge=0, le=65_535)
+    """Port of a worker's `/metrics`, `/live` and `/ready`; 0 takes any that is free; unset: none (workers of `up`: 0)."""
+    metrics_host: str = "127.0.0.1"
+    """Address at which a worker serves them; a container sets 0.0.0.0."""
 
     @property
     def asked_model(self) -> str:

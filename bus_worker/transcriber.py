@@ -34,6 +34,16 @@ class Transcriber:
     recall: Recall = field(default_factory=Recall)
     flights: Flights = field(default_factory=Flights)
 
+    def described(self) -> dict[str, str]:
+        """What hears, and on what: model, revision, device and compute_type, empty where they are not known."""
+        runs_on = getattr(self.pipeline.serves, "runs_on", {})
+        device, arithmetic = (str(runs_on.get(name, "")) for name in ("device", "compute_type"))
+        model = self.model
+        return {
+            "model": model.name, "revision": model.revision or "", "device": device,
+            "compute_type": arithmetic,
+        }  # fmt: skip
+
     def check_size(self, size: int) -> None:
         """Refuse audio of so many bytes, before any of it is fetched.
 

@@ -132,7 +132,8 @@ async def _make_streams(settings: Settings, say: Say) -> None:
 
 def _share(settings: Settings, workers: int) -> dict[str, str]:
     """This machine's cores shared out among the workers, and how they log."""
-    variables = {}
+    # Several on one machine cannot share a port; systemd, if it asks, asks about us.
+    variables = {"METRICS_PORT": "0", "NOTIFY_SOCKET": "", "WATCHDOG_USEC": ""}
     if settings.whisper_replicas is None and not _on_gpu(settings):
         share = _cores() // (workers * settings.whisper_threads)
         variables["WHISPER_REPLICAS"] = str(max(1, share))

@@ -8,7 +8,9 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -20,16 +22,21 @@ from bus_worker.claim_check import ClaimCheck
 from bus_worker.connection import address
 from bus_worker.dead_letters import DeadLetters
 from bus_worker.discovery import Discovery, ServiceInfo
+from bus_worker.health import Health
 from bus_worker.jobs import LONGEST, JobWorker, Limits, Means
 from bus_worker.loader import find_stages
+from bus_worker.lookout import Lookout
 from bus_worker.messages import ModelInfo
+from bus_worker.metrics import Metrics
 from bus_worker.pipeline import Pipeline
 from bus_worker.recall import Recall
+from bus_worker.request_line import RequestLine
 from bus_worker.results import Results
 from bus_worker.service import Service
-from bus_worker.settings import Settings, stage_options
+from bus_worker.settings import Settings, environment, stage_options
 from bus_worker.signals import StopSignals
 from bus_worker.subjects import Subjects, model_token
+from bus_worker.systemd import Systemd
 from bus_worker.transcriber import Transcriber
 from bus_worker.webhook_rules import WebhookRules
 
@@ -103,11 +110,14 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
     began = time.monotonic()
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     async with AsyncExitStack() as stack:
-        bus, transcriber = await _open_both(stack, settings, worker_id)
-        service = _service(settings, bus, transcriber)
-        discovery = Discovery(
-            bus, _info(settings, transcriber, service.credits.slots), service.stats
-        )
+        bus = Bus()
+        sight = _Sight(bus, Metrics(), Health(settings.stuck_after, Systemd(environment())))
+        port = await _open_lookout(stack, settings, sight)
+        transcriber = await _open_both(stack, settings, bus, worker_id)
+        line = _line(settings, sight.metrics, transcriber)
+        sight.service = service = _service(settings, bus, transcriber, line)
+        info = _info(settings, transcriber, service.credits.slots, port)
+        discovery = Discovery(bus, info, sight.stats)
         control = CacheControl(
             bus, Subjects(settings.subject_prefix), settings.queue_group, transcriber
         )
@@ -117,19 +127,22 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
         await service.start()
         await discovery.start()
         await control.start()
-        jobs = _jobs(settings, bus, transcriber, service)
+        sight.jobs = jobs = _jobs(settings, bus, transcriber, service, line)
         await jobs.start()
         await bus.confirmed()  # who reads "ready" may ask at once
+        sight.health.watch(bus, service)
         _log.info(
             "ready",
             worker_id=worker_id,
             model=transcriber.model.name,
             slots=service.credits.slots,
             pipeline=list(settings.pipeline),
+            metrics_port=port,
             seconds=round(time.monotonic() - began, 2),
         )
         on_ready()
         status = await _until_told(told, bus, service, settings.stuck_after)
+        sight.health.drain()
         _log.info("draining", in_flight=service.credits.busy)
         await discovery.stop()
         await control.stop()
@@ -143,11 +156,49 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
     return status
 
 
+@dataclass(slots=True)
+class _Sight:
+    """What is seen of this worker from outside."""
+
+    bus: Bus
+    metrics: Metrics
+    health: Health
+    service: Service | None = None
+    jobs: JobWorker | None = None
+
+    def stats(self) -> dict[str, Any]:
+        """The endpoint's figures for `$SRV.STATS`."""
+        assert self.service is not None  # noqa: S101 - it is asked for over the bus, which needs one
+        return {**self.service.stats(), "data": self.figures()}
+
+    def figures(self) -> dict[str, Any]:
+        """All that is counted, as plain data; from any thread."""
+        reasons = self.health.not_ready()
+        seen = {"ready": not reasons, "reasons": reasons, "bus_connected": self.bus.connected}
+        if self.service is not None:
+            seen |= self.service.stats()["data"]
+            seen["jobs_in_hand"] = self.jobs.lanes.jobs if self.jobs else 0
+        return seen
+
+
+async def _open_lookout(stack: AsyncExitStack, settings: Settings, sight: _Sight) -> int | None:
+    """Begin to be seen, before the model is there; the port, where metrics are served."""
+    sight.health.start()
+    stack.push_async_callback(sight.health.stop)
+    sight.metrics.reads(sight.figures)
+    if settings.metrics_port is None:
+        return None
+    health = sight.health
+    lookout = Lookout(sight.metrics.registry, not_live=health.not_live, not_ready=health.not_ready)
+    port = await asyncio.to_thread(lookout.open, settings.metrics_host, settings.metrics_port)
+    stack.push_async_callback(asyncio.to_thread, lookout.close)
+    return port
+
+
 async def _open_both(
-    stack: AsyncExitStack, settings: Settings, worker_id: str
-) -> tuple[Bus, Transcriber]:
+    stack: AsyncExitStack, settings: Settings, bus: Bus, worker_id: str
+) -> Transcriber:
     """The model and the bus, side by side."""
-    bus = Bus()
     stack.push_async_callback(bus.close)
     opening = asyncio.create_task(bus.open(address(settings), limit=None), name="bus-open")
     try:
@@ -155,16 +206,27 @@ async def _open_both(
         transcriber = await stack.enter_async_context(
             open_transcriber(settings, worker_id, recall=recall)
         )
+        _log.info("model_loaded", **transcriber.described())
         model_token(transcriber.model.name)  # a name that fits no subject stops the start here
         await opening
     finally:
         if not opening.done():
             opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
-    return bus, transcriber
+    return transcriber
 
 
-def _service(settings: Settings, bus: Bus, transcriber: Transcriber) -> Service:
+def _line(settings: Settings, metrics: Metrics, transcriber: Transcriber) -> RequestLine:
+    return RequestLine(
+        metrics,
+        transcriber.model.name,
+        transcriber.worker_id,
+        caches=transcriber.recall.cache.keeps,
+        show_text=settings.log_text,
+    )
+
+
+def _service(settings: Settings, bus: Bus, transcriber: Transcriber, line: RequestLine) -> Service:
     serves = transcriber.pipeline.serves
     return Service(
         bus,
@@ -173,10 +235,13 @@ def _service(settings: Settings, bus: Bus, transcriber: Transcriber) -> Service:
         queue=settings.queue_group,
         slots=settings.worker_slots or (serves.slots if serves else 1),
         request_timeout=settings.request_timeout,
+        line=line,
     )
 
 
-def _jobs(settings: Settings, bus: Bus, transcriber: Transcriber, service: Service) -> JobWorker:
+def _jobs(
+    settings: Settings, bus: Bus, transcriber: Transcriber, service: Service, line: RequestLine
+) -> JobWorker:
     names = Subjects(settings.subject_prefix)
     nc = bus.client
     means = Means(
@@ -193,6 +258,7 @@ def _jobs(settings: Settings, bus: Bus, transcriber: Transcriber, service: Servi
             longest_clip=min(LONGEST, settings.max_audio_duration),
             formats=settings.allowed_audio_formats,
         ),
+        line=line,
     )
     return JobWorker(
         means,
@@ -202,8 +268,13 @@ def _jobs(settings: Settings, bus: Bus, transcriber: Transcriber, service: Servi
     )
 
 
-def _info(settings: Settings, transcriber: Transcriber, slots: int) -> ServiceInfo:
+def _info(
+    settings: Settings, transcriber: Transcriber, slots: int, port: int | None
+) -> ServiceInfo:
     model = transcriber.model
+    metadata = {"model": model.name, "revision": model.revision or "", "slots": str(slots)}
+    if port is not None:
+        metadata["metrics_port"] = str(port)
     return ServiceInfo(
         name=settings.subject_prefix,
         id=transcriber.worker_id,
@@ -211,7 +282,7 @@ def _info(settings: Settings, transcriber: Transcriber, slots: int) -> ServiceIn
         description="Speech to text",
         subject=Subjects(settings.subject_prefix).transcribe(model.name),
         queue_group=settings.queue_group,
-        metadata={"model": model.name, "revision": model.revision or "", "slots": str(slots)},
+        metadata=metadata,
     )
 
 

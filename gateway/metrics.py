@@ -4,8 +4,18 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
 from starlette.types import Scope
+
+from bus_worker import __version__
 
 __all__ = ["Metrics"]
 
@@ -20,16 +30,19 @@ class Metrics:
         self._registry = CollectorRegistry()
         labels = ("route", "method", "status")
         self._requests = Counter(
-            "stt_gateway_requests_total", "Requests answered.", labels, registry=self._registry
+            "bus_gateway_requests_total", "Requests answered.", labels, registry=self._registry
         )
         self._seconds = Histogram(
-            "stt_gateway_request_seconds",
+            "bus_gateway_request_duration_seconds",
             "Seconds from a request's head to the end of its answer.",
             ("route",), buckets=BUCKETS, registry=self._registry,
         )  # fmt: skip
         self._in_hand = Gauge(
-            "stt_gateway_requests_in_hand", "Requests not yet answered.", registry=self._registry
+            "bus_gateway_requests_in_hand", "Requests not yet answered.", registry=self._registry
         )
+        build = Info("bus_gateway_build", "Which gateway this is.", registry=self._registry)
+        build.info({"version": __version__})
+        ProcessCollector(registry=self._registry)
 
     @contextlib.contextmanager
     def request(self, scope: Scope, status: Callable[[], int]) -> Iterator[None]:

@@ -64,6 +64,7 @@ async def failed(
         await means.dead.keep(
             DeadLetter(job_id, time.time(), reason, record.to_map(), message or b"")
         )
+        means.line.metrics.dead_letter()
     await after(means, record)
     return record
 
@@ -76,6 +77,7 @@ async def after(means: Means, record: JobRecord) -> None:
     if record.status != "failed" and record.claim is not None:
         deposit = Deposit(str(record.claim["id"]), int(record.claim["chunks"]))
         await means.checks.erase(deposit)
+    means.line.metrics.job_ended(record.status)
     _say(record)
 
 

@@ -14,6 +14,7 @@ from bus_worker.jobs.cutting import from_pcm
 from bus_worker.jobs.joining import WindowResult, join
 from bus_worker.jobs.judging import MAX_DEATHS, again_after, is_failure
 from bus_worker.jobs.means import Means
+from bus_worker.jobs.noting import noted
 from bus_worker.messages import Timings, Transcript
 from bus_worker.plugin import SAMPLE_RATE
 from bus_worker.requests import WindowRequest, read_window
@@ -105,7 +106,11 @@ async def hear(means: Means, attempt: Attempt, window: WindowRequest) -> WindowR
     draft = attempt.draft(
         samples=samples, duration=len(samples) / SAMPLE_RATE, options=window.options
     )
-    answer, _ = await attempt.run(means.transcriber.hear(draft, window.stages))
+    with noted(means, "window", window=window.number, request_id=window.request_id) as note:
+        note.known["bytes"] = len(window.pcm)
+        note.draft = draft
+        answer, note.stages = await attempt.run(means.transcriber.hear(draft, window.stages))
+        note.heard = answer
     return WindowResult(
         start=window.start,
         length=len(samples),

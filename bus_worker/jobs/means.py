@@ -1,10 +1,11 @@
 """What every step of a job works with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bus_worker.bus import Bus
 from bus_worker.claim_check import ClaimCheck
 from bus_worker.dead_letters import DeadLetters
+from bus_worker.request_line import RequestLine
 from bus_worker.results import Results
 from bus_worker.subjects import Subjects
 from bus_worker.transcriber import Transcriber
@@ -37,3 +38,4 @@ class Means:
     dead: DeadLetters
     rules: WebhookRules
     limits: Limits
+    line: RequestLine = field(default_factory=RequestLine)

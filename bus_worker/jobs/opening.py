@@ -69,7 +69,8 @@ async def open_recording(
 
 async def _bring(means: Means, request: JobRequest, file: BinaryIO) -> None:
     if request.claim is not None:
-        await means.checks.fetch_into(request.claim.ticket(), file)
+        with means.line.metrics.fetching():
+            await means.checks.fetch_into(request.claim.ticket(), file)
     else:
         await asyncio.to_thread(file.write, request.audio)
     await asyncio.to_thread(file.flush)

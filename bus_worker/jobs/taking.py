@@ -14,7 +14,9 @@ from bus_worker.jobs.attempt import Attempt
 from bus_worker.jobs.hearing import finish_if_complete
 from bus_worker.jobs.judging import MAX_DEATHS, again_after, is_failure
 from bus_worker.jobs.means import Means
+from bus_worker.jobs.noting import Note, noted
 from bus_worker.jobs.opening import open_recording
+from bus_worker.messages import Ticket
 from bus_worker.pulls import Held
 from bus_worker.requests import JobRequest, read_job
 from bus_worker.results import Known
@@ -51,8 +53,10 @@ async def take_job(means: Means, attempt: Attempt) -> None:
         await _give_up(means, attempt, Failed(f"{MAX_DEATHS} workers died at it"))
         return
     telling = asyncio.create_task(means.results.tell(record, f"begun-{record.attempts}"))
+    waited = time.time() - record.created_at if record.attempts == 1 else None
     try:
-        await _work(means, attempt, record)
+        with noted(means, "job", waited=waited, request_id=record.request_id) as note:
+            await _work(means, attempt, record, note)
     except BusWorkerError as error:
         await _again(means, attempt, record, error)
     except Exception:  # noqa: BLE001 - a full disk, a mistake of ours: tried again as any failure is
@@ -96,12 +100,13 @@ async def _begin(means: Means, attempt: Attempt) -> Known:
     return await means.results.change(attempt.job_id, mine, known)
 
 
-async def _work(means: Means, attempt: Attempt, record: JobRecord) -> None:
+async def _work(means: Means, attempt: Attempt, record: JobRecord, note: Note) -> None:
     request = read_job(attempt.held.data)
-    record = await _noted(means, record, request)
+    record = await _kept(means, record, request)
+    note.known["bytes"] = request.claim.size if request.claim else len(request.audio)
     if request.claim is None or request.claim.size <= means.transcriber.max_bytes:
         try:
-            await _in_one_piece(means, attempt, record, request)
+            await _in_one_piece(means, attempt, record, request, note)
         except AudioTooLong:
             await attempt.settled()
         else:
@@ -109,7 +114,7 @@ async def _work(means: Means, attempt: Attempt, record: JobRecord) -> None:
     await open_recording(means, attempt, record, request)
 
 
-async def _noted(means: Means, record: JobRecord, request: JobRequest) -> JobRecord:
+async def _kept(means: Means, record: JobRecord, request: JobRequest) -> JobRecord:
     """What the message says of the end, checked, in the record: the windows' hearers never see the message.
 
     Raises:
@@ -134,7 +139,7 @@ async def _noted(means: Means, record: JobRecord, request: JobRequest) -> JobRec
 
 
 async def _in_one_piece(
-    means: Means, attempt: Attempt, record: JobRecord, request: JobRequest
+    means: Means, attempt: Attempt, record: JobRecord, request: JobRequest, note: Note
 ) -> None:
     """A clip, heard as a request is.
 
@@ -143,17 +148,24 @@ async def _in_one_piece(
     """
     received = time.monotonic()
     if request.claim is not None:
-        audio = await attempt.run(means.checks.fetch(request.claim.ticket()))
+        audio = await attempt.run(_fetched(means, request.claim.ticket()))
         request = request.model_copy(update={"audio": audio, "claim": None})
     means.transcriber.check_size(len(request.audio))
     draft = attempt.draft(audio=request.audio, format=request.format, options=request.options)
+    note.draft = draft
     transcript = await attempt.run(
         means.transcriber.run(draft, request, request_id=record.request_id, received=received)
     )
+    note.heard, note.stages = transcript, transcript.timings.stages
     await means.results.tell(
         replace(record, progress=1.0), "w0", window=0, segments=transcript.segments
     )
     await ending.done(means, record.job_id, transcript)
+
+
+async def _fetched(means: Means, ticket: Ticket) -> bytes:
+    with means.line.metrics.fetching():
+        return await means.checks.fetch(ticket)
 
 
 async def _again(means: Means, attempt: Attempt, record: JobRecord, error: BusWorkerError) -> None:

@@ -98,21 +98,25 @@ class WebhookLine:
                 task.add_done_callback(self._tasks.discard)
 
     async def _tell(self, held: Held) -> None:
+        count = self._means.line.metrics.webhook
         async with held.kept_alive():
             try:
                 await self._deliver(held)
             except NotDelivered as exc:
                 wait = retry_after(held.delivered, exc.asked) if exc.again else None
                 if wait is None:
+                    count("given_up")
                     _log.error("webhook_given_up", attempts=held.delivered, why=str(exc))
                     await held.buried()
                 else:
+                    count("retried")
                     await held.back(wait)
             except JobNotFound:  # erased, or kept long enough
                 await held.done()
             except (BusWorkerError, nats_errors.Error, ValueError, KeyError, TypeError):
                 _log.exception("webhook_not_told")  # it comes again
             else:
+                count("told")
                 await held.done()
 
     async def _deliver(self, held: Held) -> None:

@@ -137,6 +137,8 @@ class JobWorker:
         attempt = Attempt(held, id_of(held))
         take = take_window if held.queue.stream == names.windows_stream else take_job
         self._in_hand.add(attempt)
+        if held.delivered > 1:
+            self._means.line.metrics.came_again()
         with structlog.contextvars.bound_contextvars(job_id=attempt.job_id):
             try:
                 async with held.kept_alive():

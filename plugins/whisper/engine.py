@@ -39,6 +39,7 @@ class Engine:
     languages: frozenset[str]
     decoder: "Decoder"
     executor: ThreadPoolExecutor
+    runs_on: dict[str, str]
 
     async def hear(self, draft: Draft, options: Options) -> "Heard":
         """Everything said in the draft's samples.
@@ -84,7 +85,14 @@ async def open_engine(options: Options) -> AsyncIterator[Engine]:
     slots = decoder.model.num_workers * options.batch
     executor = ThreadPoolExecutor(slots, "whisper")
     try:
-        yield Engine(local.info, slots, decoder.languages(), decoder, executor)
+        yield Engine(
+            local.info,
+            slots,
+            decoder.languages(),
+            decoder,
+            executor,
+            {"device": decoder.model.device, "compute_type": decoder.model.compute_type},
+        )
     finally:
         # Not joined: a thread still decoding for a caller who left must not hold up the stop.
         executor.shutdown(wait=False, cancel_futures=True)

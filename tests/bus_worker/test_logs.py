@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from bus_worker.cache import MemoryCache
 from bus_worker.logs import set_up_logs
 from bus_worker.messages import pack
 from bus_worker.plugin import Draft, NoOptions, stage
+from bus_worker.request_line import RequestLine
 from tests.helpers.house import Workers
 
 
@@ -43,7 +45,8 @@ async def test_a_request_is_one_line_and_every_line_has_its_id(workers: Workers,
     said = [line for line in lines(capsys) if line.get("request_id") == "mine"]
     assert [line["event"] for line in said] == ["in a thread", "request"]
     request = said[1]
-    assert request["outcome"] == "ok"
+    assert [request[name] for name in ("lane", "outcome", "code")] == ["request", "ok", "ok"]
+    assert [request[name] for name in ("model", "worker", "cache")] == ["pretend", "w1", "off"]
     assert request["windows"] == 2
     assert request["bytes"] > 3
     assert {
@@ -58,6 +61,25 @@ async def test_a_request_is_one_line_and_every_line_has_its_id(workers: Workers,
     assert "hi" not in json.dumps(request)
 
 
+async def test_the_line_says_what_the_cache_did(workers: Workers, capsys):
+    set_up_logs("INFO", "json")
+    await workers.start(chatty, cache=MemoryCache())
+    client = await workers.client()
+    for _ in range(2):
+        await client.transcribe(b"abc")
+    said = [line["cache"] for line in lines(capsys) if line["event"] == "request"]
+    assert said == ["miss", "hit"]
+
+
+async def test_the_words_are_in_the_log_only_where_they_were_asked_for(workers: Workers, capsys):
+    set_up_logs("INFO", "json")
+    await workers.start(chatty, line=RequestLine(show_text=True))
+    client = await workers.client()
+    await client.transcribe(b"abc")
+    (request,) = [line for line in lines(capsys) if line["event"] == "request"]
+    assert request["text"] == "hi"
+
+
 async def test_a_refusal_is_one_line_too(workers: Workers, capsys):
     set_up_logs("INFO", "json")
     await workers.start(chatty)
@@ -66,11 +88,12 @@ async def test_a_refusal_is_one_line_too(workers: Workers, capsys):
         "stt.v1.transcribe.pretend", pack({}), timeout=2, headers={"Stt-Request-Id": "r"}
     )
     (request,) = [line for line in lines(capsys) if line.get("request_id") == "r"]
-    assert (request["event"], request["outcome"], request["level"]) == (
+    assert (request["event"], request["outcome"], request["code"]) == (
         "request",
+        "error",
         "bad_request",
-        "info",
     )
+    assert request["level"] == "info"
 
 
 async def test_a_line_break_in_an_id_makes_no_line(workers: Workers, capsys):

@@ -309,7 +309,7 @@ async def test_a_ticket_whose_audio_is_gone_is_answered_with_410_and_the_log_tel
     await client.transcribe(TEN_MB)
     await until(lambda: [line["event"] for line in lines].count("request") == 2)
     gone, came = (line for line in lines if line["event"] == "request")
-    assert gone["outcome"] == "claim_expired"
+    assert gone["code"] == "claim_expired"
     assert came["bytes"] > len(TEN_MB)
     assert gone["fetch"] > 0
     assert 0 < came["fetch"] <= came["queue"]

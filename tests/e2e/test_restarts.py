@@ -152,7 +152,7 @@ async def test_a_thread_stuck_past_its_deadline_keeps_its_slot_and_ends_the_work
         await caller.transcribe(b"x", timeout=0.5, stages={"pretend": {"stubborn": 60}})
     assert time.monotonic() - asked < 2
     answered = await worker.said("request")
-    assert (answered["outcome"], answered["seconds"] < 2) == ("deadline_exceeded", True)
+    assert (answered["code"], answered["seconds"] < 2) == ("deadline_exceeded", True)
     data = (await figures(nc))[worker.worker_id]
     assert (data["in_flight"], data["stuck"]) == (1, 1)
     with pytest.raises(errors.Busy):

@@ -186,6 +186,6 @@ async def test_a_stage_that_sleeps_past_the_deadline_does_not_hold_its_caller(
         async with TranscribeClient(processes.url, model="pretend") as caller:
             await caller.transcribe(b"x", timeout=0.5)
     assert time.monotonic() - asked < 3
-    assert (await worker.said("request"))["outcome"] == "deadline_exceeded"
+    assert (await worker.said("request"))["code"] == "deadline_exceeded"
     worker.signal(signal.SIGTERM)
     assert await worker.left(5) == 0

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+from bus_worker import __version__
 from bus_worker.cache import open_cache
 from bus_worker.embedded import NatsServer, ValkeyServer
 from tests.helpers.gateway import gateway
@@ -105,8 +106,11 @@ async def test_metrics_count_by_route_and_never_by_what_strangers_write(
         await http.get("/strange/address")
         await http.request("BREW", "/live")
         said = (await http.get("/metrics")).text
-    assert 'stt_gateway_requests_total{method="POST",route="/transcribe",status="200"} 1.0' in said
-    assert 'stt_gateway_requests_total{method="GET",route="other",status="404"} 1.0' in said
-    assert "stt_gateway_requests_in_hand 1.0" in said
+    assert 'bus_gateway_requests_total{method="POST",route="/transcribe",status="200"} 1.0' in said
+    assert 'bus_gateway_requests_total{method="GET",route="other",status="404"} 1.0' in said
+    assert "bus_gateway_requests_in_hand 1.0" in said
+    assert 'bus_gateway_request_duration_seconds_count{route="/transcribe"} 1.0' in said
+    assert f'bus_gateway_build_info{{version="{__version__}"}} 1.0' in said
+    assert "process_resident_memory_bytes" in said
     assert "strange" not in said
     assert "BREW" not in said

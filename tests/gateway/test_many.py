@@ -35,7 +35,7 @@ async def test_no_slot_stays_taken_by_those_who_left(bus_server: NatsServer, wor
         async with asyncio.timeout(3):
             assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200] * 8
         text = (await http.get("/metrics")).text
-    assert "stt_gateway_requests_in_hand 1.0" in text
+    assert "bus_gateway_requests_in_hand 1.0" in text
     found = await figures(watcher)
     assert len(found) == 2
     assert [one["stuck"] for one in found.values()] == [0, 0]

@@ -19,9 +19,11 @@ from bus_worker.discovery import Discovery, ServiceInfo
 from bus_worker.embedded import NatsServer
 from bus_worker.jobs import JobWorker, Limits, Means
 from bus_worker.messages import ModelInfo
+from bus_worker.metrics import Metrics
 from bus_worker.pipeline import Pipeline
 from bus_worker.plugin import Stage
 from bus_worker.recall import Recall
+from bus_worker.request_line import RequestLine
 from bus_worker.results import Results
 from bus_worker.service import Service
 from bus_worker.streams import make_streams
@@ -66,6 +68,7 @@ class Workers:
         jobs: Limits | None = None,
         job_slots: int | None = None,
         rules: WebhookRules | None = None,
+        line: RequestLine | None = None,
         **pretended: Any,
     ) -> Service:
         """One worker, which takes jobs too if it is told their limits; `pretended` are the engine's options."""
@@ -83,6 +86,9 @@ class Workers:
             pipeline=opened, model=ModelInfo(model), worker_id=f"w{self.made}",
             max_bytes=10_000_000, recall=Recall(cache or NoCache()),
         )  # fmt: skip
+        line = line or RequestLine(
+            Metrics(), model, transcriber.worker_id, caches=transcriber.recall.cache.keeps
+        )
         service = Service(
             bus,
             transcriber,
@@ -90,6 +96,7 @@ class Workers:
             queue="stt-workers",
             slots=slots,
             request_timeout=request_timeout,
+            line=line,
         )
         info = ServiceInfo(
             name="stt", id=transcriber.worker_id, version="0.1.0", description="Speech to text",
@@ -106,7 +113,7 @@ class Workers:
             means = Means(
                 bus=bus, names=NAMES, transcriber=transcriber, results=Results(bus.client, NAMES),
                 checks=ClaimCheck(bus.client, NAMES), dead=DeadLetters(bus.client, NAMES),
-                rules=rules or WebhookRules(), limits=jobs,
+                rules=rules or WebhookRules(), limits=jobs, line=line,
             )  # fmt: skip
             self.jobs.append(
                 JobWorker(
