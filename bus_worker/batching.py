@@ -27,6 +27,8 @@ class _Call(Generic[Item, Result]):
     told: threading.Event = field(default_factory=threading.Event)
     leads: "list[_Call[Item, Result]]" = field(default_factory=list)
     """The batch that this call's thread is to run, itself first."""
+    company: int = 0
+    """Calls in the batch that it is part of."""
     result: Result | None = None
     error: Exception | None = None
 
@@ -57,12 +59,17 @@ class Batcher(Generic[Item, Result]):
         """How many batches of each size were made."""
 
     def __call__(
-        self, key: Hashable, item: Item, check: Callable[[], None] = lambda: None
+        self,
+        key: Hashable,
+        item: Item,
+        check: Callable[[], None] = lambda: None,
+        met: Callable[[int, int], None] = lambda _all, _led: None,
     ) -> Result:
         """The item's result; blocks until it is there.
 
         Args:
             check: called once more before the work begins; raises when nobody waits any more.
+            met: told how many calls went together, and how many of them this one led (all or none).
 
         Raises:
             Exception: what `check` raised, or `work` for this item alone.
@@ -74,6 +81,8 @@ class Batcher(Generic[Item, Result]):
                 self._free -= 1
                 self._next()
         call.told.wait()
+        if call.company:
+            met(call.company, len(call.leads))
         if call.leads:
             self._run(call.leads)
         if call.error is not None:
@@ -90,6 +99,7 @@ class Batcher(Generic[Item, Result]):
         batch = [call for call in self._waiting if call.key == first.key][: self._most]
         for call in batch:
             self._waiting.remove(call)
+            call.company = len(batch)
         self.sizes[len(batch)] += 1
         first.leads = batch
         first.told.set()

@@ -9,6 +9,7 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,9 +157,12 @@ class Credits:
             self._kick()
         return True
 
-    def begin_next(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run work in the next slot that comes back, before the bus is offered it."""
-        self._keep(asyncio.create_task(self._once_free(work), name="job"), self._aside)
+    def begin_next(
+        self, work: Coroutine[Any, Any, None], meanwhile: AbstractAsyncContextManager[None]
+    ) -> None:
+        """Run work in the next slot that comes back, before the bus is offered it; wait in `meanwhile`."""
+        task = asyncio.create_task(self._once_free(work, meanwhile), name="job")
+        self._keep(task, self._aside)
 
     def told(self) -> None:
         """Whoever waited for the task that calls this has the answer; only threads are still at it."""
@@ -205,11 +209,14 @@ class Credits:
     def _in_hand(self) -> set[asyncio.Task[None]]:
         return self._running | self._aside
 
-    async def _once_free(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _once_free(
+        self, work: Coroutine[Any, Any, None], meanwhile: AbstractAsyncContextManager[None]
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker
         try:
-            await self.regain(task)
+            async with meanwhile:
+                await self.regain(task)
         except asyncio.CancelledError:
             work.close()
             raise

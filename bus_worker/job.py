@@ -310,15 +310,13 @@ class Job:
             BusWorkerError: why it failed.
         """
         try:
-            async with asyncio.timeout(timeout), aclosing(self._results.follow(self.id)) as events:
-                async for event in events:
-                    if event.final:
-                        break
+            async with asyncio.timeout(timeout):
+                record = await self._results.ended(self.id)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"the job was not done in {timeout:g} s; it goes on, ask again"
             ) from None
-        return await self.transcript()
+        return await self._transcript(record)
 
     async def transcript(self) -> Transcript:
         """Its transcript, if it is done.
@@ -328,7 +326,9 @@ class Job:
             Cancelled: it was cancelled.
             BusWorkerError: why it failed.
         """
-        record = await self._results.record(self.id)
+        return await self._transcript(await self._results.record(self.id))
+
+    async def _transcript(self, record: JobRecord) -> Transcript:
         if record.status == "failed":
             raise record.failure()
         if record.status == "cancelled":

@@ -93,6 +93,8 @@ class JobRecord(JobStatus):
     """Under which word its transcript lies."""
     parts: int = 0
     """In how many messages."""
+    told: bool = False
+    """Whether all that follows from its end has been seen to."""
     erased: bool = False
     """Nobody is to hear of it any more; whoever still has its message is not to begin again."""
 

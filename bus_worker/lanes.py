@@ -112,7 +112,7 @@ class Lanes:
         if self._has_room():
             self._credits.begin(self._counted(held))
         elif self._has_share():
-            self._credits.begin_next(self._counted(held))
+            self._credits.begin_next(self._counted(held), held.kept_alive())
         else:
             await held.back()
             return

@@ -26,6 +26,10 @@ MAX_PROMPT = 4000
 MAX_HOTWORDS = 200
 MAX_BESIDES = 65_536
 """Bytes of a request besides its audio."""
+MAX_WINDOWS = 100_000
+"""Of one recording: its record has a bit for each, up to the highest number that somebody names."""
+MAX_SCALE = 3.41e38
+"""A little more than a 32-bit sample can be."""
 MAX_FIELDS = 32
 """Keys of a map inside a request: pydantic takes 28 us of the event loop for every one it does not know."""
 
@@ -105,12 +109,12 @@ class WindowRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     job_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    number: Annotated[int, Field(ge=0)]
+    number: Annotated[int, Field(ge=0, lt=MAX_WINDOWS)]
     start: Annotated[int, Field(ge=0)]
     """The sample at which it begins in the recording."""
     pcm: bytes
     """16-bit little-endian samples at 16 kHz."""
-    scale: Annotated[float, Field(gt=0)]
+    scale: Annotated[float, Field(gt=0, lt=MAX_SCALE)]
     """What full scale means."""
     request_id: Annotated[str, Field(max_length=200)] = ""
     options: Options = Options()

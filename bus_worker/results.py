@@ -6,6 +6,7 @@ agree on one course of events; a window's result is written once.
 """
 
 import asyncio
+import contextlib
 import random
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -194,26 +195,46 @@ class Results:
         return unpack(b"".join(part.data for part in parts if part is not None))
 
     async def erase_work(self, record: JobRecord) -> None:
-        """Erase what was needed on the way: windows' results, and the message."""
-        parts = [SOURCE] if record.windows is not None else []
-        parts += [f"w{number}" for number in range(record.windows or 0)]
-        await self._erase(record.job_id, parts)
+        """Erase what was needed on the way: windows' results, and the message.
+
+        A job that ends while it is opened has windows, though not yet their number.
+        """
+        windows = range(max(record.windows or 0, 8 * len(record.done)))
+        parts = [SOURCE] if record.windows is not None or record.status != "done" else []
+        await self._erase(record.job_id, parts + [f"w{number}" for number in windows])
+
+    async def erase_window(self, job_id: str, number: int) -> None:
+        """Erase what was heard in one window."""
+        await self._erase(job_id, [f"w{number}"])
+
+    async def erase_transcript(self, job_id: str, word: str, parts: int) -> None:
+        """Erase a transcript that lies under a word."""
+        await self._erase(job_id, [f"text-{word}-{number}" for number in range(parts)])
+
+    async def erase_events(self, job_id: str) -> None:
+        """Erase what was told of a job."""
+        rollup = {"Nats-Rollup": "sub", **kept_for(1)}
+        await self.js.write(self._names.events_stream, self._names.events(job_id), b"", rollup)
 
     async def erase(self, record: JobRecord) -> None:
         """Erase all that is known of a job, but that there was one: its message may still wait."""
-        await self.erase_work(record)
-        await self._erase(
-            record.job_id, [f"text-{record.answer}-{number}" for number in range(record.parts)]
-        )
-        rollup = {"Nats-Rollup": "sub", **kept_for(1)}
-        await self.js.write(
-            self._names.events_stream, self._names.events(record.job_id), b"", rollup
-        )
+        await self._erase(record.job_id, await self._parts(record.job_id))
+        await self.erase_events(record.job_id)
         bare = JobRecord(
             job_id=record.job_id, status=record.status, model=record.model, erased=True,
             sequence=record.sequence,
         )  # fmt: skip
         await self._write(record.job_id, STATUS, pack(bare.to_map()), kept_for(ERASED_KEPT))
+
+    async def _parts(self, job_id: str) -> list[str]:
+        """All that is kept of a job beside its status; a worker that was killed left more than the record says."""
+        found, sequence = list[str](), 0
+        stream, subject = self._names.state_stream, self._names.state(job_id, "*")
+        while kept := await self.js.following(stream, subject, sequence + 1):
+            sequence = kept.sequence
+            if kept.data:
+                found.append(kept.headers["Nats-Subject"].rpartition(".")[2])
+        return [part for part in found if part != STATUS]
 
     async def tell(self, record: JobRecord, key: str, **more: Any) -> None:
         """Tell an event of a job, once for each key."""
@@ -258,22 +279,33 @@ class Results:
                         return
                     continue
                 record = await self.record(job_id)
-                if record.final and not await self._more(stream, subject, after):
+                if record.final and not await self._more(stream, subject, after, news):
                     # Told longer ago than events are kept, or heard by the asker already.
                     yield JobEvent(
                         after, job_id, record.status, record.progress, error=record.error
                     )
                     return
-                try:
-                    async with asyncio.timeout(LOOK_AGAIN):
-                        await news.wait()
-                except TimeoutError:
-                    continue
+                await _heard(news, LOOK_AGAIN)
 
-    async def _more(self, stream: str, subject: str, after: int) -> bool:
+    async def ended(self, job_id: str) -> JobRecord:
+        """A job's record once it is final, waited for.
+
+        Raises:
+            JobNotFound, NoStream, Unavailable: as `record`.
+        """
+        async with self._news(self._names.events(job_id)) as news:
+            while True:
+                news.clear()
+                record = await self.record(job_id)
+                if record.final:
+                    return record
+                await _heard(news, LOOK_AGAIN)
+
+    async def _more(self, stream: str, subject: str, after: int, news: asyncio.Event) -> bool:
         """Whether an event came while the record was read; the last one is told just behind it."""
-        for pause in (0.05, 0.5):
-            await asyncio.sleep(pause)
+        for patience in (0.05, 0.5):
+            await _heard(news, patience)
+            news.clear()
             if await self.js.following(stream, subject, after + 1) is not None:
                 return True
         return False
@@ -311,6 +343,13 @@ class Results:
         with bus_errors():
             for part in parts:
                 await self._nc.publish(self._names.state(job_id, part), b"", headers=kept_for(1))
+
+
+async def _heard(news: asyncio.Event, patience: float) -> None:
+    """Wait until something is told, or patience ends: what is kept is looked at either way."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            await news.wait()
 
 
 def _record(kept: Kept) -> JobRecord:

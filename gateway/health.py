@@ -11,9 +11,10 @@ from starlette.responses import JSONResponse, Response
 from bus_worker import __version__
 from bus_worker.client import TranscribeClient
 from bus_worker.errors import BusWorkerError, Unavailable
+from gateway.stats import Figures, figures_of, summed
 
 __all__ = [
-    "Cleared", "Health", "Stats", "Status", "WorkerHealth", "clear_cache", "health", "live", "metrics", "ready", "root", "stats",
+    "Cleared", "Health", "Status", "WorkerHealth", "clear_cache", "health", "live", "metrics", "ready", "root", "stats",
 ]  # fmt: skip
 
 ASK = 0.4
@@ -41,6 +42,9 @@ class WorkerHealth(BaseModel):
     model: str
     slots: int
     in_flight: int
+    ready: bool
+    reasons: list[str]
+    """Why it is not."""
     stuck_for: float
     """Seconds that a thread of its has outlived its request."""
     last_inference: float | None
@@ -59,12 +63,6 @@ class Health(BaseModel):
     workers: list[WorkerHealth]
     problems: list[str]
     """What is wrong, a sentence each."""
-
-
-class Stats(BaseModel):
-    """The answer of `/stats`."""
-
-    workers: dict[str, dict[str, Any]]
 
 
 class Cleared(BaseModel):
@@ -105,8 +103,8 @@ async def health(request: Request) -> Response:
 
 
 async def stats(request: Request) -> Response:
-    """What every worker counts of itself."""
-    return JSONResponse(Stats(workers=await _figures(_client(request))).model_dump())
+    """What the workers count of themselves, added up and each."""
+    return JSONResponse(summed(await _figures(_client(request))).model_dump())
 
 
 async def metrics(request: Request) -> Response:
@@ -158,10 +156,14 @@ def _judge(
     figures: dict[str, dict[str, Any]],
     wanted: str | None,
 ) -> Health:
-    workers = [_worker(name, figures[name]) for name in sorted(figures)]
+    read = {name: one for name in sorted(figures) if (one := figures_of(figures[name]))}
+    workers = [_worker(name, one) for name, one in read.items()]
     models = sorted({worker.model for worker in workers})
-    cache = _cache([found.get("cache", {}) for found in figures.values()])
+    cache = _cache(list(read.values()))
     problems = [f"worker {w.id} is stuck" for w in workers if w.stuck_for > STUCK_AFTER]
+    problems += [
+        f"worker {w.id} is not ready: {'; '.join(w.reasons)}" for w in workers if not w.ready
+    ]
     if not connected:
         problems.append("the bus is away")
     elif not workers:
@@ -170,27 +172,22 @@ def _judge(
         problems.append(f"no worker serves the default model, {wanted}")
     if cache == "down":
         problems.append("the cache is away; requests go on without it")
-    state: State = "unhealthy" if not workers else "degraded" if problems else "healthy"
+    serving = any(worker.ready for worker in workers)
+    state: State = "unhealthy" if not serving else "degraded" if problems else "healthy"
     return Health(
         status=state, bus="connected" if connected else "away", cache=cache, models=models,
         workers=workers, problems=problems,
     )  # fmt: skip
 
 
-def _worker(name: str, found: dict[str, Any]) -> WorkerHealth:
-    return WorkerHealth(
-        id=name,
-        model=str(found.get("model", "")),
-        slots=int(found.get("slots", 0)),
-        in_flight=int(found.get("in_flight", 0)),
-        stuck_for=float(found.get("stuck_for", 0)),
-        last_inference=found.get("last_inference"),
-    )
+def _worker(name: str, found: Figures) -> WorkerHealth:
+    said = {field: getattr(found, field) for field in WorkerHealth.model_fields if field != "id"}
+    return WorkerHealth(id=name, **said)
 
 
-def _cache(figures: list[dict[str, Any]]) -> Literal["up", "down", "off", "unknown"]:
+def _cache(figures: list[Figures]) -> Literal["up", "down", "off", "unknown"]:
     if not figures:
         return "unknown"
-    if any(found.get("breaker", "closed") != "closed" for found in figures):
+    if any(found.cache.breaker != "closed" for found in figures):
         return "down"
-    return "off" if all(found.get("kind") == "none" for found in figures) else "up"
+    return "off" if all(found.cache.kind == "none" for found in figures) else "up"

@@ -11,7 +11,8 @@ from bus_worker import __version__
 from bus_worker import errors as kinds
 from bus_worker.errors import BusWorkerError
 from bus_worker.messages import Segment, Transcript
-from gateway.health import Cleared, Health, Stats, Status
+from gateway.health import Cleared, Health, Status
+from gateway.stats import Stats
 from gateway.transcribe import ClipFields
 
 __all__ = [
@@ -260,7 +261,9 @@ NATIVE = Section(
                 },
             }
         },
-        "/stats": _get("What every worker counts of itself", json_answer(Stats, "By worker.")),
+        "/stats": _get(
+            "What the workers count of themselves", json_answer(Stats, "All of them added up, and each.")
+        ),
         "/metrics": _get(
             "What this gateway counts, for Prometheus",
             response("Prometheus's text.", {"text/plain": {"schema": {"type": "string"}}}),

@@ -1,4 +1,4 @@
-"""Measures what the README's figures tell: scheduling under load, the road, the cache, large audio, start and memory.
+"""Measures what the README's figures tell: scheduling under load, the road, the cache, large audio, jobs, start and memory.
 
 `python -m bus_worker.bench` prints tables and leaves a JSON file in `bench-results/`; with `accuracy
 PLACE` it compares the engine with faster-whisper itself on the clips there. `bus-worker bench` (in

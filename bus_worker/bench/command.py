@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bus_worker.bench import accuracy, cache, claims, door, load, road, start
+from bus_worker.bench import accuracy, cache, claims, door, jobs, load, road, spread, start
 from bus_worker.bench.report import FOLDER, Section, circumstances, keep, shown
 from bus_worker.errors import BusWorkerError
 
@@ -20,6 +20,8 @@ SECTIONS = {
     "cache": cache.measure,
     "claims": claims.measure,
     "door": door.measure,
+    "jobs": jobs.measure,
+    "spread": spread.measure,
     "start": start.measure,
 }
 ACCURACY = "accuracy"

@@ -75,7 +75,7 @@ class Attempt:
                 for draft in self.drafts:
                     draft.give_up()
                 task.cancel()
-                await asyncio.wait({task})
+            await asyncio.gather(task, return_exceptions=True)
 
     async def settled(self) -> None:
         """Wait until no thread works for it any more."""

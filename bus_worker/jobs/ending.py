@@ -4,6 +4,7 @@ Whatever is killed when: the record decides, it is set once, and all that follow
 done twice without anybody noticing.
 """
 
+import contextlib
 import time
 from dataclasses import replace
 from typing import Any
@@ -12,33 +13,48 @@ import structlog
 
 from bus_worker.claim_check import Deposit
 from bus_worker.dead_letters import DeadLetter
-from bus_worker.errors import BusWorkerError
+from bus_worker.errors import BusWorkerError, JobNotFound
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs.means import Means
 from bus_worker.jobs.telling import tell_caller
-from bus_worker.messages import Transcript, error_to_map
+from bus_worker.messages import error_to_map
+from bus_worker.results import Known
 
 __all__ = ["after", "done", "failed"]
 
 _log = structlog.get_logger(__name__)
 
 
-async def done(means: Means, job_id: str, transcript: Transcript) -> JobRecord:
-    """Write a transcript down, and all that comes of it; the record as it is then.
+async def done(
+    means: Means, job_id: str, duration: float, kept: tuple[str, int], known: Known | None = None
+) -> JobRecord:
+    """Have a transcript that is kept be the job's, and all that comes of it; the record as it is then.
 
     Another one may have been first, or a cancellation: then that stands.
+
+    Args:
+        duration: seconds of audio.
+        kept: where the transcript lies.
+        known: the record as it was a moment ago.
     """
-    answer, parts = await means.results.keep_transcript(job_id, transcript.to_map())
+    answer, parts = kept
 
     def how(record: JobRecord) -> JobRecord:
         if record.final:
             return record
         return replace(
             record, status="done", finished_at=time.time(), progress=1.0, holder="",
-            duration=transcript.duration, answer=answer, parts=parts, error=None,
+            duration=duration, answer=answer, parts=parts, error=None,
         )  # fmt: skip
 
-    record = (await means.results.change(job_id, how)).record
+    try:
+        record = (await means.results.change(job_id, how, known)).record
+    except JobNotFound:  # erased while it was heard, and so must be what was told since
+        await means.results.erase_transcript(job_id, answer, parts)
+        await means.results.erase_events(job_id)
+        raise
+    if record.answer != answer:
+        await means.results.erase_transcript(job_id, answer, parts)
     await after(means, record)
     return record
 
@@ -59,26 +75,42 @@ async def failed(
         return replace(record, status="failed", finished_at=time.time(), holder="", error=reason)
 
     record = (await means.results.change(job_id, how)).record
-    if record.status == "failed":
-        message = message or await means.results.source(job_id)
-        await means.dead.keep(
-            DeadLetter(job_id, time.time(), reason, record.to_map(), message or b"")
-        )
-        means.line.metrics.dead_letter()
-    await after(means, record)
+    await after(means, record, message)
     return record
 
 
-async def after(means: Means, record: JobRecord) -> None:
-    """What follows from a record that is final: told, and nothing left lying about."""
+async def after(means: Means, record: JobRecord, message: bytes | None = None) -> None:
+    """What follows from a record that is final: told, and nothing left lying about.
+
+    Once it is through, a record with windows says so: else each that still waits would do it again.
+
+    Args:
+        message: as for `failed`.
+    """
+    if record.told:
+        return
+    if record.status == "failed":
+        await _bury(means, record, message)
     await means.results.tell_end(record)
     await tell_caller(means, record)
     await means.results.erase_work(record)
     if record.status != "failed" and record.claim is not None:
         deposit = Deposit(str(record.claim["id"]), int(record.claim["chunks"]))
         await means.checks.erase(deposit)
+    if record.windows is not None or record.status != "done":  # a clip leaves nothing that waits
+        with contextlib.suppress(JobNotFound):  # erased already
+            await means.results.change(record.job_id, lambda was: replace(was, told=True))
     means.line.metrics.job_ended(record.status)
     _say(record)
+
+
+async def _bury(means: Means, record: JobRecord, message: bytes | None) -> None:
+    message = message or await means.results.source(record.job_id)
+    if message is None:  # another one has kept it, and erased what was needed for that
+        return
+    reason = record.error or {}
+    await means.dead.keep(DeadLetter(record.job_id, time.time(), reason, record.to_map(), message))
+    means.line.metrics.dead_letter()
 
 
 def _say(record: JobRecord) -> None:

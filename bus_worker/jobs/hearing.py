@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import structlog
 
-from bus_worker.errors import BadRequest, BusWorkerError, Failed
+from bus_worker.errors import BadRequest, BusWorkerError, Failed, JobNotFound
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs import ending
 from bus_worker.jobs.attempt import Attempt
@@ -40,8 +40,16 @@ async def take_window(means: Means, attempt: Attempt) -> None:
         await held.buried()
         return
     known = await means.results.known(attempt.job_id)
-    if known is None or known.record.final:
+    if known is None or known.record.erased:
         await held.done()
+        return
+    if known.record.final:  # and whoever ended it may have died of it
+        await ending.after(means, known.record)
+        await held.done()
+        return
+    if known.record.windows is not None and window.number >= known.record.windows:
+        _log.warning("no_window", why=f"the recording has {known.record.windows}")
+        await held.buried()
         return
     if known.record.is_done(window.number):
         await finish_if_complete(means, known.record)
@@ -144,13 +152,25 @@ async def window_done(means: Means, record: JobRecord, number: int, result: Wind
             seconds_done=done, progress=_progress(was, done),
         )  # fmt: skip
 
-    await finish_if_complete(means, (await results.change(job_id, count)).record)
+    try:
+        known = await results.change(job_id, count)
+    except JobNotFound:  # erased while it was heard, and so must be what was told since
+        await results.erase_window(job_id, number)
+        await results.erase_events(job_id)
+        raise
+    if known.record.final:
+        await results.erase_window(job_id, number)
+    await finish_if_complete(means, known.record)
 
 
-async def finish_if_complete(means: Means, record: JobRecord) -> None:
-    """Join the windows of a job that has them all; done twice, it is done once."""
+async def finish_if_complete(means: Means, record: JobRecord, message: bytes | None = None) -> None:
+    """Join the windows of a job that has them all; done twice, it is done once.
+
+    Args:
+        message: as for `ending.failed`.
+    """
     if record.final:
-        await ending.after(means, record)
+        await ending.after(means, record, message)
         return
     if record.windows is None or record.windows_done < record.windows:
         return
@@ -176,7 +196,8 @@ async def finish_if_complete(means: Means, record: JobRecord) -> None:
         worker_id=means.transcriber.worker_id,
         warnings=whole.warnings,
     )
-    await ending.done(means, record.job_id, transcript)
+    kept = await means.results.keep_transcript(record.job_id, transcript.to_map())
+    await ending.done(means, record.job_id, transcript.duration, kept)
 
 
 async def _all_windows(means: Means, record: JobRecord) -> list[WindowResult] | None:

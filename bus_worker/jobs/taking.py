@@ -16,6 +16,7 @@ from bus_worker.jobs.judging import MAX_DEATHS, again_after, is_failure
 from bus_worker.jobs.means import Means
 from bus_worker.jobs.noting import Note, noted
 from bus_worker.jobs.opening import open_recording
+from bus_worker.jobs.telling import tell_caller
 from bus_worker.messages import Ticket
 from bus_worker.pulls import Held
 from bus_worker.requests import JobRequest, read_job
@@ -43,10 +44,13 @@ async def take_job(means: Means, attempt: Attempt) -> None:
         JobNotFound: it was erased.
     """
     held = attempt.held
-    record = (await _begin(means, attempt)).record
+    known = await _begin(means, attempt)
+    record = known.record
     if record.sequence != held.sequence or record.final or record.windows is not None:
         if record.sequence == held.sequence:  # somebody died just before the end
-            await finish_if_complete(means, record)
+            await finish_if_complete(means, record, held.data)
+        elif record.final and not record.sequence:  # cancelled before anybody began
+            await tell_caller(means, record)
         await held.done()
         return
     if record.deaths >= MAX_DEATHS:
@@ -56,7 +60,7 @@ async def take_job(means: Means, attempt: Attempt) -> None:
     waited = time.time() - record.created_at if record.attempts == 1 else None
     try:
         with noted(means, "job", waited=waited, request_id=record.request_id) as note:
-            await _work(means, attempt, record, note)
+            await _work(means, attempt, known, note)
     except BusWorkerError as error:
         await _again(means, attempt, record, error)
     except Exception:  # noqa: BLE001 - a full disk, a mistake of ours: tried again as any failure is
@@ -100,21 +104,21 @@ async def _begin(means: Means, attempt: Attempt) -> Known:
     return await means.results.change(attempt.job_id, mine, known)
 
 
-async def _work(means: Means, attempt: Attempt, record: JobRecord, note: Note) -> None:
+async def _work(means: Means, attempt: Attempt, known: Known, note: Note) -> None:
     request = read_job(attempt.held.data)
-    record = await _kept(means, record, request)
+    known = await _kept(means, known, request)
     note.known["bytes"] = request.claim.size if request.claim else len(request.audio)
     if request.claim is None or request.claim.size <= means.transcriber.max_bytes:
         try:
-            await _in_one_piece(means, attempt, record, request, note)
+            await _in_one_piece(means, attempt, known, request, note)
         except AudioTooLong:
             await attempt.settled()
         else:
             return
-    await open_recording(means, attempt, record, request)
+    await open_recording(means, attempt, known.record, request)
 
 
-async def _kept(means: Means, record: JobRecord, request: JobRequest) -> JobRecord:
+async def _kept(means: Means, known: Known, request: JobRequest) -> Known:
     """What the message says of the end, checked, in the record: the windows' hearers never see the message.
 
     Raises:
@@ -127,26 +131,22 @@ async def _kept(means: Means, record: JobRecord, request: JobRequest) -> JobReco
     if request.webhook is not None:
         check_url(request.webhook, means.rules)
     claim = request.claim.model_dump() if request.claim else None
-    if (record.reply_to, record.webhook, record.claim) == (
-        request.reply_to, request.webhook, claim,
-    ):  # fmt: skip
-        return record
-    known = await means.results.change(
-        record.job_id,
+    return await means.results.change(
+        known.record.job_id,
         lambda was: replace(was, reply_to=request.reply_to, webhook=request.webhook, claim=claim),
+        known,
     )
-    return known.record
 
 
 async def _in_one_piece(
-    means: Means, attempt: Attempt, record: JobRecord, request: JobRequest, note: Note
+    means: Means, attempt: Attempt, known: Known, request: JobRequest, note: Note
 ) -> None:
     """A clip, heard as a request is.
 
     Raises:
         AudioTooLong: it is none.
     """
-    received = time.monotonic()
+    record, received = known.record, time.monotonic()
     if request.claim is not None:
         audio = await attempt.run(_fetched(means, request.claim.ticket()))
         request = request.model_copy(update={"audio": audio, "claim": None})
@@ -157,10 +157,13 @@ async def _in_one_piece(
         means.transcriber.run(draft, request, request_id=record.request_id, received=received)
     )
     note.heard, note.stages = transcript, transcript.timings.stages
-    await means.results.tell(
-        replace(record, progress=1.0), "w0", window=0, segments=transcript.segments
+    _, kept = await asyncio.gather(
+        means.results.tell(
+            replace(record, progress=1.0), "w0", window=0, segments=transcript.segments
+        ),
+        means.results.keep_transcript(record.job_id, transcript.to_map()),
     )
-    await ending.done(means, record.job_id, transcript)
+    await ending.done(means, record.job_id, transcript.duration, kept, known)
 
 
 async def _fetched(means: Means, ticket: Ticket) -> bytes:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bus_worker.client import KEPT_FOR_JOBS, TranscribeClient
+from bus_worker.client import TranscribeClient
 from bus_worker.settings import Settings
 from gateway.hangup import until_left
 from gateway.openai.errors import envelope
@@ -26,6 +26,8 @@ __all__ = ["routes"]
 
 WARNING = "X-Warning"
 """The header that tells of what was asked and not done, and of what the worker warns of."""
+KEPT = 86_400.0
+"""Seconds that audio lies on the bus at most, should this gateway be killed: nobody waits longer for a job."""
 UNPRINTABLE = re.compile(r"[^ -~]")
 
 
@@ -61,7 +63,7 @@ async def _hear(
     client: TranscribeClient = request.app.state.client
     settings: Settings = request.app.state.settings
     most = max(settings.max_file_size, settings.job_max_file_size)
-    upload = await receive(request, client, limit=most, kept=KEPT_FOR_JOBS)
+    upload = await receive(request, client, limit=most, kept=KEPT)
     asked = read(upload.fields)
     hearing = Hearing(request, upload.audio, _question(request, upload, asked))
     if asked.stream:

@@ -152,9 +152,10 @@ function listener() {
     progress(fraction, status) {
       $("progress").setAttribute("aria-label", "Heard");
       $("progress").hidden = false;
-      $("progress").value = fraction;
-      $("percent").textContent = `${Math.floor(fraction * 100)} % heard`;
-      say(status === "queued" ? "Waiting for a worker…" : "Listening… It goes on when this page is loaded anew.");
+      if (fraction) $("progress").value = fraction;
+      else $("progress").removeAttribute("value"); // how long it is in all is not known yet
+      $("percent").textContent = fraction ? `${Math.floor(fraction * 100)} % heard` : "";
+      say(status === "queued" ? "Waiting for a worker…" : "Listening… You may reload this page meanwhile.");
     },
     away: () => say("The service cannot be reached now. This page asks again."),
   };

@@ -51,6 +51,16 @@ class Effort:
     """Frames encoded."""
     doubts: list[str] = field(default_factory=list)
     """Why a window was tried again with a longer context."""
+    batch: int = 0
+    """Rows of the largest decoder call that it was part of."""
+    calls: list[int] = field(default_factory=list)
+    """Rows of each decoder call that it made, for itself and for others."""
+
+    def met(self, rows: int, led: int) -> None:
+        """It was decoded with others."""
+        self.batch = max(self.batch, rows)
+        if led:
+            self.calls.append(led)
 
 
 class _Watched:
@@ -60,9 +70,10 @@ class _Watched:
     and no call can be stopped: base on one slow core writes all of its 224 tokens in 4 to 8 s.
     """
 
-    def __init__(self, model: Any, check: Callable[[], None]) -> None:
+    def __init__(self, model: Any, check: Callable[[], None], effort: Effort) -> None:
         self._model = model
         self._check = check
+        self._effort = effort
 
     def __getattr__(self, name: str) -> Any:
         self._check()
@@ -71,7 +82,7 @@ class _Watched:
     def generate(self, encoded: Any, prompts: list[list[int]], **how: Any) -> list[Any]:
         """One row's; who waits in line for company may leave."""
         self._check()
-        return list(self._model.generate(encoded, prompts, self._check, **how))
+        return list(self._model.generate(encoded, prompts, self._check, self._effort.met, **how))
 
 
 class Decoder(WhisperModel):
@@ -101,8 +112,8 @@ class Decoder(WhisperModel):
     def watched(self, check: Callable[[], None]) -> Self:
         """The same model for one caller: `check` is called before each of its steps, and may raise."""
         watched = copy.copy(self)
-        watched.model = _Watched(self.model, check)
         watched.effort = Effort()
+        watched.model = _Watched(self.model, check, watched.effort)
         return watched
 
     def languages(self) -> frozenset[str]:

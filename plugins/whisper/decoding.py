@@ -1,6 +1,6 @@
 """One clip through the model, in a thread: where the speech is, in which language, what was said."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from faster_whisper.transcribe import Segment as RawSegment
@@ -52,7 +52,8 @@ def hear(decoder: Decoder, draft: Draft, options: Options) -> Heard:
             window = decoder.listen(utterance.samples(draft.samples), short=options.short_context)
         if language is None:
             language = decoder.detect(window, options)
-        for raw in decoder.decode(window, language.code, draft.options, options, earlier):
+        written = decoder.decode(window, language.code, draft.options, options, earlier)
+        for raw in _timed(draft, "decode", written):
             draft.check()
             segment = _placed(raw, utterance, segments)
             segments.append(segment)
@@ -63,8 +64,21 @@ def hear(decoder: Decoder, draft: Draft, options: Options) -> Heard:
     return Heard(segments, language if segments else None)
 
 
+def _timed(draft: Draft, name: str, parts: Iterator[RawSegment]) -> Iterator[RawSegment]:
+    """What comes, and under a span of the draft how long it took to come."""
+    while True:
+        with draft.span(name):
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part
+
+
 def _note(draft: Draft, effort: Effort) -> None:
     draft.note("context", effort.context / 100)
+    if effort.batch:
+        draft.note("batch", effort.batch)
+        draft.note("calls", ",".join(map(str, effort.calls)))
     if effort.doubts:
         draft.note("reruns", len(effort.doubts))
         draft.note("doubts", ",".join(effort.doubts))

@@ -44,6 +44,7 @@ class SharedModel:
         encoded: Any,
         prompts: list[list[int]],
         check: Callable[[], None] = lambda: None,
+        met: Callable[[int, int], None] = lambda _all, _led: None,
         **how: Any,
     ) -> list[Any]:
         """As CTranslate2's, for one row.
@@ -51,8 +52,10 @@ class SharedModel:
         Rows go together when their contexts are equally long (cross-attention knows no mask), their
         prompts too (it wants `<|startoftranscript|>` in one place), and all else is asked alike.
         Sampling is each caller's own: its result would hang on who else is there.
+        `met` is told of its company, see `Batcher`.
         """
         if how.get("sampling_temperature"):
+            met(1, 1)
             return list(self._model.generate(encoded, prompts, **how))
         (prompt,) = prompts
         asked = tuple(
@@ -60,7 +63,7 @@ class SharedModel:
             for name, value in sorted(how.items())
         )
         key = (tuple(encoded.shape), len(prompt), asked)
-        return [self.decoding(key, _Row(encoded, prompt, how), check)]
+        return [self.decoding(key, _Row(encoded, prompt, how), check, met)]
 
     def _decode(self, rows: Sequence[_Row]) -> list[Any]:
         if len(rows) == 1:

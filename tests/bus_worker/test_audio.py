@@ -47,6 +47,7 @@ def test_every_rate_keeps_the_length_and_the_pitch(rate: int):
     assert pitch(heard) == pytest.approx(300, abs=1)
 
 
+@pytest.mark.timeout(240)  # librosa has numba compile what it needs, on its first call
 def test_resampling_block_by_block_is_what_librosa_makes_of_the_whole():
     samples = noise(1, rate=44100)
     heard = audio.decode(encode(samples, 44100, "wav-float"))

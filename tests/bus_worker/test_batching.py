@@ -86,6 +86,18 @@ def test_what_gathers_behind_a_taken_lane_goes_as_one(pool, work: Work):
     assert batcher.sizes == {1: 1, 5: 1}
 
 
+def test_each_call_hears_of_its_company_and_one_that_it_led(pool, work: Work):
+    batcher = Batcher(work, lanes=1, most=8)
+    met: list[tuple[int, int]] = []
+    work.gate.clear()
+    futures = [pool.submit(batcher, "a", n, met=lambda *both: met.append(both)) for n in range(4)]
+    gathered(batcher, 3)
+    work.gate.set()
+    assert sorted(f.result(5) for f in futures) == [0, 2, 4, 6]
+    assert sorted(met) == [(1, 1), (3, 0), (3, 0), (3, 3)]
+    assert sum(led for _, led in met) == 4
+
+
 def test_only_what_fits_goes_together_and_the_oldest_goes_first(pool, work: Work):
     batcher = Batcher(work, lanes=1, most=8)
     calls = [("b", 1), ("a", 2), ("b", 3), ("a", 4), ("c", 5)]

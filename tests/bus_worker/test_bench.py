@@ -52,7 +52,7 @@ def test_an_unknown_section_is_wrong_usage(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
         main(["speed"])
     assert caught.value.code == 2
-    assert "load, road, cache, claims, door, start" in capsys.readouterr().err
+    assert "load, road, cache, claims, door, jobs, spread, start" in capsys.readouterr().err
 
 
 def report(path: Path, *arguments: str) -> dict:
@@ -261,3 +261,22 @@ def test_the_gateway_is_measured_beside_the_bus(tmp_path: Path, monkeypatch: pyt
     assert [row["how"] for row in rows] == hows
     assert all(0 < row["median ms"] <= row["p99 ms"] for row in rows)
     assert rows[-1]["requests/s"] > 0
+
+
+def test_jobs_are_measured_beside_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bus_worker.bench.jobs.CROWDS", ((1, 2),))
+    monkeypatch.setattr("bus_worker.bench.jobs.WARM", 2)
+    rows = report(tmp_path / "jobs.json", "jobs")["sections"]["jobs"]["rows"]
+    assert [row["how"] for row in rows] == ["job, to its result", "request"]
+    assert all(0 < row["median ms"] <= row["p99 ms"] for row in rows)
+    assert all(row["a second"] > 0 for row in rows)
+
+
+def test_a_recording_is_spread_over_more_and_more_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bus_worker.bench.spread.CROWDS", (1, 2))
+    rows = report(tmp_path / "spread.json", "spread")["sections"]["spread"]["rows"]
+    assert [row["workers"] for row in rows] == [1, 2]
+    assert rows[0]["seconds"] > 1, "eleven windows of a tenth of a second, one after the other"
+    assert rows[0]["x as fast as one"] == 1

@@ -5,7 +5,6 @@ import re
 
 import pytest
 from prometheus_client import generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 from bus_worker.cache import MemoryCache
 from bus_worker.errors import BusWorkerError, ClaimExpired, Failed
@@ -13,17 +12,7 @@ from bus_worker.metrics import MAX_PARTS, Metrics, Work
 from bus_worker.plugin import Draft, NoOptions, stage
 from bus_worker.request_line import RequestLine
 from tests.helpers.house import Workers
-
-
-def scraped(metrics: Metrics) -> dict[str, float]:
-    """Every sample by its name and labels, without the prefix."""
-    text = generate_latest(metrics.registry).decode()
-    return {
-        sample.name.removeprefix("bus_worker_")
-        + "".join(f",{k}={v}" for k, v in sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+from tests.helpers.scrape import scraped
 
 
 @pytest.fixture

@@ -243,6 +243,8 @@ async def test_of_an_erased_job_nothing_is_left_but_that_there_was_one(results: 
     await results.keep_source("j", b"audio")
     await results.keep_window("j", 0, {"text": "words"})
     await results.tell(QUEUED, "w0", segments=[SEGMENT])
+    await results.note_trouble("j", 0, Trouble(1))
+    await results.keep_transcript("j", {"text": "of one that was killed"})
     word, parts = await results.keep_transcript("j", {"text": "words"})
     record = await end(results, answer=word, parts=parts, windows=1, webhook="https://x")
     await results.erase(record)

@@ -130,7 +130,8 @@ async def test_a_cancelled_job_that_waits_never_runs_and_a_running_one_stops(
     await prepared(nc)
     await started(processes, noted, **{**LONG, "PRETEND__SECONDS": "0.3"})
     running = await caller.submit(wav_bytes(noise(30)))
-    queued = await caller.submit(wav_bytes(noise(0.5)))  # 8000 samples
+    replies = await nc.subscribe("stt.results.cancelled")
+    queued = await caller.submit(wav_bytes(noise(0.5)), reply_to="stt.results.cancelled")
     after = await caller.submit(wav_bytes(noise(0.4)))
     await queued.cancel()
     await until_heard(noted, 3)
@@ -143,7 +144,8 @@ async def test_a_cancelled_job_that_waits_never_runs_and_a_running_one_stops(
         f" the next job was done {time.monotonic() - cancelled:.2f} s after it"
     )
     assert len(heard(noted)) - count - 1 <= 1
-    assert 8000 not in heard(noted)
+    assert 8000 not in heard(noted), "the half second that waited"
+    assert unpack((await replies.next_msg(timeout=5)).data)["error"]["code"] == "cancelled"
     book = await ledger(nc, [running, queued])
     assert (book.status, book.ends) == ({"cancelled": 2}, {1: 2})
     await until_queues_are_empty(nc)

@@ -114,3 +114,19 @@ async def test_metrics_count_by_route_and_never_by_what_strangers_write(
     assert "process_resident_memory_bytes" in said
     assert "strange" not in said
     assert "BREW" not in said
+
+
+async def test_a_worker_that_is_not_ready_is_named_with_its_reasons(
+    bus_server: NatsServer, workers: Workers
+):
+    why = {"ready": False, "reasons": ["a thread is stuck for 40 s"]}
+    ill = await workers.start(figures=why)
+    async with gateway(bus_server.url) as door, door.caller() as http:
+        answer = await http.get("/health")
+        assert (answer.status_code, answer.json()["status"]) == (503, "unhealthy")
+        assert answer.json()["problems"] == ["worker w1 is not ready: a thread is stuck for 40 s"]
+        await workers.start(figures={"ready": True, "reasons": []})
+        answer = await http.get("/health")
+    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+    assert [worker["ready"] for worker in answer.json()["workers"]] == [False, True]
+    assert ill.credits.free == 1

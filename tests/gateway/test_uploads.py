@@ -144,6 +144,6 @@ async def test_a_body_larger_than_a_request_has_as_much_more_time(house: Workers
     ):
         await line.say(request(b"", 20_000, kind="audio/wav", path="/jobs"))
         for _ in range(8):
-            await asyncio.sleep(0.1)
             await line.say(bytes(2500))
+            await asyncio.sleep(0.1)
         assert (await line.answer())[0] == 202

@@ -69,9 +69,10 @@ class Workers:
         job_slots: int | None = None,
         rules: WebhookRules | None = None,
         line: RequestLine | None = None,
+        figures: Mapping[str, Any] | None = None,
         **pretended: Any,
     ) -> Service:
-        """One worker, which takes jobs too if it is told their limits; `pretended` are the engine's options."""
+        """One worker, which takes jobs too if it is told their limits, and says `figures` of itself; `pretended` are the engine's options."""
         chosen = stages or (pretend,)
         given = {"pretend": pretended, **(options or {})}
         pipeline = Pipeline.order(
@@ -103,7 +104,10 @@ class Workers:
             subject=Subjects().transcribe(model), queue_group="stt-workers",
             metadata={"model": model, "revision": "", "slots": str(slots)},
         )  # fmt: skip
-        discovery = Discovery(bus, info, service.stats)
+        more = figures or {}
+        discovery = Discovery(
+            bus, info, lambda: (said := service.stats()) | {"data": said["data"] | more}
+        )
         control = CacheControl(bus, Subjects(), "stt-workers", transcriber)
         await service.start()
         await discovery.start()

@@ -45,9 +45,9 @@ def calls(tiny: Ears, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         def __getattr__(self, name: str) -> Any:
             return getattr(real, name)
 
-        def generate(self, features: Any, prompts: list[list[int]], check: Any, **how: Any) -> Any:
+        def generate(self, features: Any, prompts: list[list[int]], *who: Any, **how: Any) -> Any:
             seen.append(how | {"prompt": prompts[0]})
-            return real.generate(features, prompts, check, **how)
+            return real.generate(features, prompts, *who, **how)
 
     monkeypatch.setattr(tiny.engine.decoder, "model", Spy())
     return seen
@@ -324,7 +324,7 @@ async def test_language_words_and_text_share_one_encoding_of_the_clip_s_own_leng
     assert (words(text(draft)), draft.language) == (JFK, "en")
     assert draft.segments[0].words
     assert encoded == [1400]
-    assert draft.notes == {"context": 14.0}
+    assert draft.notes == {"context": 14.0, "batch": 1, "calls": "1"}
 
 
 async def test_with_short_context_off_a_window_is_whole(ears, speech, encoded):
@@ -341,7 +341,9 @@ async def test_doubtful_text_is_tried_again_with_more_and_the_log_says_why(
     draft = await ears.hear(clip(speech, "jfk-flac"), language="en")
     assert words(text(draft)) == JFK
     assert encoded == [1400, 1700, 3000]
-    assert draft.notes == {"context": 61.0, "reruns": 2, "doubts": "past_end,repetition"}
+    assert draft.notes == {
+        "context": 61.0, "reruns": 2, "doubts": "past_end,repetition", "batch": 1, "calls": "1,1,1",
+    }  # fmt: skip
 
 
 async def test_a_language_that_is_unsure_is_asked_for_in_a_whole_window(ears, speech, encoded):

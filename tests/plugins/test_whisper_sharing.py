@@ -50,6 +50,10 @@ async def test_what_is_decoded_together_reads_as_if_alone(ears: Ears, voices: li
         *(ears.hear(voice, word_timestamps=True, **SURE) for voice in voices)
     )
     assert most_together(ears) > 1
+    assert max(draft.notes["batch"] for draft in crowd) == most_together(ears)
+    calls = [int(rows) for draft in crowd for rows in draft.notes["calls"].split(",") if rows]
+    assert max(calls) == most_together(ears)
+    assert {"encode", "decode"} <= set(crowd[0].spans)
     assert [said(draft) for draft in crowd] == alone
     assert len({str(words) for words in alone}) == len(voices)
 

@@ -6,16 +6,21 @@ from bus_worker.embedded import NatsServer, nats_server
 from tests.helpers.shell import NOBODY, PRETEND, shell
 
 
-async def test_setup_fetches_the_model_and_makes_the_stream(bus_server: NatsServer, tmp_path: Path):
+async def test_setup_fetches_the_model_and_makes_the_streams(
+    bus_server: NatsServer, tmp_path: Path
+):
     home = {"cwd": tmp_path, "WHISPER_MODEL": "tiny.en"}
     ended = await shell("setup", NATS_URL=bus_server.url, **home)
     assert (ended.status, ended.err) == (0, "")
-    model, bus, stream = ended.out.splitlines()
+    model, bus, *streams = ended.out.splitlines()
     assert model.startswith("model tiny.en (0d3d19a32d33): ")
     assert bus == f"bus {bus_server.url}: takes messages of 8388608 bytes"
-    assert stream == "stream STT_CLAIMS: keeps audio too large for a message"
+    assert streams[0] == "stream STT_CLAIMS: keeps audio too large for a message"
+    assert "stream STT_JOBS: keeps jobs that wait" in streams
     again = await shell("setup", NATS_URL=bus_server.url, **home)
     assert (again.status, again.out) == (0, ended.out)
+    look = await shell("doctor", NATS_URL=bus_server.url, **home)
+    assert "✓ jobs         STT_JOBS and STT_WINDOWS have queues for tiny.en" in look.out
     absent = await shell("setup", NATS_URL=NOBODY, **home)
     assert absent.status == 1
     assert "cannot connect" in absent.sentence

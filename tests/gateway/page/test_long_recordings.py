@@ -73,6 +73,7 @@ async def progress(opened: Tab) -> float:
 async def part_heard(opened: Tab) -> None:
     """Wait until some of it is written, and not all."""
     await opened.page.wait_for_selector("#segments li >> nth=1")
+    await opened.page.wait_for_selector("#percent:text('% heard')")
     assert await opened.page.evaluate("document.body.dataset.state") == "working"
 
 
