@@ -167,13 +167,16 @@ async def test_a_job_that_is_cancelled_indeed_stops(workers: Workers):
 
 
 @pytest.mark.parametrize(
-    "garbage",
-    [b"\xc1 garbage", pack({"job_id": 1}), pack({"job_id": "j", "status": "queued", "model": []})],
-    ids=["no msgpack", "no record", "another type"],
+    ("kind", "garbage"),
+    [
+        ("jobs", b"\xc1 garbage"),
+        ("jobs", pack({"job_id": "j", "status": "queued", "model": []})),
+        ("windows", pack({"job_id": 1})),
+    ],
+    ids=["no msgpack", "another type", "no record"],
 )
-@pytest.mark.parametrize("kind", ["jobs", "windows"])
 async def test_a_job_whose_record_cannot_be_read_is_buried_and_said(
-    workers: Workers, garbage: bytes, kind: str, capsys: pytest.CaptureFixture[str]
+    workers: Workers, kind: str, garbage: bytes, capsys: pytest.CaptureFixture[str]
 ):
     nc = (await workers.bus()).client
     await make_streams(nc, NAMES, "pretend")
