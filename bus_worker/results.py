@@ -18,13 +18,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bus_worker.bus import HEADROOM, bus_errors
-from bus_worker.errors import BadRequest, JobNotFound
+from bus_worker.errors import BadRequest, Failed, JobNotFound
 from bus_worker.jetstream import Conflict, JetStream, Kept, if_last, kept_for
 from bus_worker.job_record import FINAL, JobEvent, JobRecord
 from bus_worker.messages import pack, unpack
 from bus_worker.subjects import Subjects
 
-__all__ = ["RESULTS_KEPT", "Known", "Results", "Trouble"]
+__all__ = ["RESULTS_KEPT", "Known", "Results", "Trouble", "Unreadable"]
 
 RESULTS_KEPT = 86_400.0
 """Seconds that a job is known after its end, unless the workers' settings say otherwise."""
@@ -40,6 +40,10 @@ LOOK_AGAIN = 2.0
 """Seconds after which one who follows a job looks, though nothing was heard."""
 CONFLICT_PAUSE = 0.01
 LAST_SEQUENCE = 1 << 63
+
+
+class Unreadable(Failed):
+    """What is kept of the job cannot be read; are all of one version?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,4 +375,7 @@ def _is_last(msg: Msg) -> bool:
 
 
 def _record(kept: Kept) -> JobRecord:
-    return JobRecord.from_map(unpack(kept.data))
+    try:
+        return JobRecord.from_map(unpack(kept.data))
+    except (BadRequest, Failed) as exc:
+        raise Unreadable from exc
