@@ -235,20 +235,25 @@ class Results:
         """Erase a transcript that lies under a word."""
         await self._erase(job_id, _pieces(TRANSCRIPT, word, parts))
 
-    async def erase_events(self, job_id: str) -> None:
-        """Erase what was told of a job."""
-        rollup = {"Nats-Rollup": "sub", **kept_for(1)}
-        await self.js.write(self._names.events_stream, self._names.events(job_id), b"", rollup)
-
     async def erase(self, record: JobRecord) -> None:
         """Erase all that is known of a job, but that there was one: its message may still wait."""
-        await self._erase(record.job_id, await self._parts(record.job_id))
-        await self.erase_events(record.job_id)
+        await self._erase_all(record.job_id)
         bare = JobRecord(
             job_id=record.job_id, status=record.status, model=record.model, erased=True,
             sequence=record.sequence,
         )  # fmt: skip
         await self._write(record.job_id, STATUS, pack(bare.to_map()), kept_for(ERASED_KEPT))
+
+    async def erase_since(self, job_id: str) -> None:
+        """Erase what was written of a job after it was erased; another one of its id stays as it is."""
+        known = await self.known(job_id)
+        if known is None or known.record.erased:
+            await self._erase_all(job_id)
+
+    async def _erase_all(self, job_id: str) -> None:
+        await self._erase(job_id, await self._parts(job_id))
+        rollup = {"Nats-Rollup": "sub", **kept_for(1)}
+        await self.js.write(self._names.events_stream, self._names.events(job_id), b"", rollup)
 
     async def _parts(self, job_id: str) -> list[str]:
         """All that is kept of a job beside its status; a worker that was killed left more than the record says."""

@@ -3,18 +3,19 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
 
-from bus_worker.claim_check import ClaimCheck
+from bus_worker.claim_check import ClaimCheck, Deposit
 from bus_worker.client import Job
 from bus_worker.dead_letters import DeadLetters
-from bus_worker.errors import AudioTooLong, BadAudio, BusWorkerError, Cancelled, TooLarge
+from bus_worker.errors import AudioTooLong, BadAudio, BusWorkerError, Cancelled, Failed, TooLarge
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs import Limits, judging, opening
+from bus_worker.messages import pack
 from bus_worker.plugin import Draft, NoOptions, Stage, stage
 from bus_worker.results import Results
 from bus_worker.testing import segment
@@ -271,3 +272,48 @@ async def test_a_job_is_stopped_wherever_it_is(  # noqa: PLR0917
     ear.says = None
     monkeypatch.undo()
     assert (await (await submit(workers, RECORDING)).result(10)).duration == SECONDS
+
+
+@pytest.mark.parametrize("place", ["clip", "fetching", "first speech", "hearing", "hearing again"])
+async def test_a_job_erased_behind_its_workers_back_leaves_nothing(
+    workers: Workers, nc: Client, ear: Ear, monkeypatch: pytest.MonkeyPatch, place: str
+):
+    """Nobody hears of it; the work goes on, and may fail."""
+    results, fetch_into = Results(nc, NAMES), ClaimCheck.fetch_into
+    erasing = asyncio.Lock()
+
+    async def erase(draft: Draft | None = None) -> None:
+        async with erasing:
+            known = await results.known("j1")
+            assert known is not None
+            if not known.record.erased:
+                await results.erase(known.record)
+        if place == "hearing again" and draft is not None:
+            raise Failed
+
+    async def fetched(*args: Any) -> None:
+        await fetch_into(*args)
+        await erase()
+
+    if place == "fetching":
+        monkeypatch.setattr(ClaimCheck, "fetch_into", fetched)
+    else:
+        ear.says = erase
+    await worker(workers, ear)
+    language = {} if place == "first speech" else {"language": "de"}
+    audio = {"audio": wav_bytes(noise(0.4)) if place == "clip" else RECORDING}
+    if place == "fetching":
+        ticket = await ClaimCheck(nc, NAMES).put(Deposit(), LARGE)
+        audio = {"claim": asdict(ticket)}
+    await nc.jetstream().publish(
+        NAMES.jobs("pretend", "low"),
+        pack({**audio, "options": language}),
+        headers={"Stt-Job-Id": "j1"},
+    )
+    await idle(nc)
+    await nc.flush()
+    assert await kept_of(nc, "j1") == {"status"}
+    assert await events_of(nc, "j1") == []
+    known = await results.known("j1")
+    assert known is not None
+    assert known.record.erased
