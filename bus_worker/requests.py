@@ -9,6 +9,7 @@ from bus_worker.errors import BadRequest
 from bus_worker.messages import MIN_CHUNK, Ticket, unpack_hostile
 
 __all__ = [
+    "MAX_WINDOWS",
     "Claim",
     "JobRequest",
     "LookupRequest",

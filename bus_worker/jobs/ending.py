@@ -6,6 +6,7 @@ done twice without anybody noticing.
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -47,12 +48,7 @@ async def done(
             duration=duration, answer=answer, parts=parts, error=None,
         )  # fmt: skip
 
-    try:
-        record = (await means.results.change(job_id, how, known)).record
-    except JobNotFound:  # erased while it was heard, and so must be what was told since
-        await means.results.erase_transcript(job_id, answer, parts)
-        await means.results.erase_events(job_id)
-        raise
+    record = await _changed(means, job_id, how, known)
     if record.answer != answer:
         await means.results.erase_transcript(job_id, answer, parts)
     await after(means, record)
@@ -78,9 +74,19 @@ async def failed(
             failures=max(record.failures, failures),
         )  # fmt: skip
 
-    record = (await means.results.change(job_id, how)).record
+    record = await _changed(means, job_id, how)
     await after(means, record, message)
     return record
+
+
+async def _changed(
+    means: Means, job_id: str, how: Callable[[JobRecord], JobRecord], known: Known | None = None
+) -> JobRecord:
+    try:
+        return (await means.results.change(job_id, how, known)).record
+    except JobNotFound:  # erased meanwhile, and so must be what was written since
+        await means.results.erase_since(job_id)
+        raise
 
 
 async def after(means: Means, record: JobRecord, message: bytes | None = None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import structlog
 
 from bus_worker import subjects
-from bus_worker.errors import AudioTooLong, BadRequest, BusWorkerError, Failed
+from bus_worker.errors import AudioTooLong, BadRequest, BusWorkerError, Failed, JobNotFound
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs import ending
 from bus_worker.jobs.attempt import Attempt
@@ -56,6 +56,16 @@ async def take_job(means: Means, attempt: Attempt) -> None:
     if record.deaths >= MAX_DEATHS:
         await _give_up(means, attempt, Failed(f"{MAX_DEATHS} workers died at it"))
         return
+    try:
+        await _see_through(means, attempt, known)
+    except JobNotFound:  # erased meanwhile, and so must be what was written since
+        await means.results.erase_since(record.job_id)
+        raise
+
+
+async def _see_through(means: Means, attempt: Attempt, known: Known) -> None:
+    """Do the work, and what its end asks for; that somebody began is told beside it."""
+    record = known.record
     telling = asyncio.create_task(means.results.tell(record, f"begun-{record.attempts}"))
     waited = time.time() - record.created_at if record.attempts == 1 else None
     try:
@@ -69,7 +79,7 @@ async def take_job(means: Means, attempt: Attempt) -> None:
         _log.exception("job_broke")
         await _again(means, attempt, record, Failed())
     else:
-        await held.done()
+        await attempt.held.done()
     finally:
         await asyncio.wait({telling})
         if not telling.cancelled() and (why := telling.exception()) is not None:
