@@ -21,7 +21,12 @@ class Slack:
 
     url: str = ""
     status: int = 200
-    texts: list[str] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def texts(self) -> list[str]:
+        """What a check said."""
+        return [message["text"] for message in self.messages]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -29,7 +34,7 @@ class Slack:
         body = json.loads(await reader.readexactly(int(length.split(":")[1])))
         assert head.startswith("POST /services/T0/secret HTTP/1.1")
         if self.status == 200:
-            self.texts.append(body["text"])
+            self.messages.append(body)
         writer.write(b"HTTP/1.1 %d x\r\nContent-Length: 2\r\n\r\nok" % self.status)
         await writer.drain()
         writer.close()
