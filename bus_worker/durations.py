@@ -33,6 +33,11 @@ class Durations:
                 return round(middle if cell else SHORTEST, 4)
         return None
 
+    def since(self, earlier: "Durations") -> "Durations":
+        """What was counted after an earlier look at the same."""
+        before = {int(cell): count for cell, count in earlier.to_map().items()}
+        return Durations(self._cells - Counter(before))
+
     def to_map(self) -> dict[str, int]:
         """As plain data, for JSON."""
         return {str(cell): count for cell, count in sorted(self._cells.copy().items())}

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from bus_worker.bus import HEADROOM, bus_errors
 from bus_worker.errors import BadRequest, JobNotFound
 from bus_worker.jetstream import Conflict, JetStream, Kept, if_last, kept_for
-from bus_worker.job_record import JobEvent, JobRecord
+from bus_worker.job_record import FINAL, JobEvent, JobRecord
 from bus_worker.messages import pack, unpack
 from bus_worker.subjects import Subjects
 
@@ -293,7 +293,7 @@ class Results:
         Raises:
             JobNotFound, NoStream, Unavailable: as `record`.
         """
-        async with self._news(self._names.events(job_id)) as news:
+        async with self._news(self._names.events(job_id), _is_last) as news:
             while True:
                 news.clear()
                 record = await self.record(job_id)
@@ -311,12 +311,15 @@ class Results:
         return False
 
     @asynccontextmanager
-    async def _news(self, subject: str) -> AsyncIterator[asyncio.Event]:
-        """Set whenever something is told on a subject; the message itself is read where it is kept."""
+    async def _news(
+        self, subject: str, matters: Callable[[Msg], bool] = lambda _: True
+    ) -> AsyncIterator[asyncio.Event]:
+        """Set when something that matters is told on a subject; what is told is read where it is kept."""
         news = asyncio.Event()
 
-        async def heard(_: Msg) -> None:
-            news.set()
+        async def heard(msg: Msg) -> None:
+            if matters(msg):
+                news.set()
 
         with bus_errors():
             sub = await self._nc.subscribe(subject, cb=heard)
@@ -350,6 +353,11 @@ async def _heard(news: asyncio.Event, patience: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(patience):
             await news.wait()
+
+
+def _is_last(msg: Msg) -> bool:
+    """Whether a job has ended, or was erased: that is told with nothing."""
+    return not msg.data or unpack(msg.data).get("status") in FINAL
 
 
 def _record(kept: Kept) -> JobRecord:

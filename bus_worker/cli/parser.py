@@ -46,6 +46,15 @@ def build_parser() -> argparse.ArgumentParser:
     _jobs(commands)
     _models(commands)
     _cache(commands)
+    top = _command(
+        commands,
+        "top",
+        "Show every worker: its slots, how many requests a second, how long they take.",
+    )
+    top.add_argument("--once", action="store_true", help="print one table and end")
+    top.add_argument(
+        "--every", type=_seconds, default=1.0, metavar="SECONDS", help="how often to look (1)"
+    )
     plugins = _command(
         commands, "plugins", "List the stages, their options and where they come from."
     )

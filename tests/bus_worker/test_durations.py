@@ -34,6 +34,12 @@ def test_two_workers_add_up_to_what_one_would_have_seen():
     assert joined.quantile(0.95) == pytest.approx(5.0, rel=0.05)
 
 
+def test_what_came_since_an_earlier_look_is_told_apart():
+    before, now = counted([0.1] * 50), counted([0.1] * 50 + [2.0] * 3)
+    assert now.since(before).to_map() == counted([2.0] * 3).to_map()
+    assert before.since(now).quantile(0.5) is None  # another worker's, begun anew
+
+
 def test_nothing_counted_has_no_quantile():
     assert Durations().quantile(0.5) is None
     assert Durations.joined([]).quantile(0.95) is None

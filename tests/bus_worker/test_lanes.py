@@ -19,8 +19,12 @@ async def test_a_job_that_waits_for_its_slot_stays_in_hand(
     people = [asyncio.create_task(client.transcribe(bytes([n]))) for n in range(2)]
     await until(lambda: service.credits.busy == 2)
     job = await client.submit(b"job")
+    await asyncio.sleep(0.3)
+    js = (await workers.bus()).client.jetstream()
+    another = await js.pull_subscribe_bind("pretend-low", "STT_JOBS")
+    with pytest.raises(TimeoutError):
+        await another.fetch(1, timeout=1.2)
     await asyncio.gather(*people)
     await job.result(10)
-    js = (await workers.bus()).client.jetstream()
     queue = await js.consumer_info("STT_JOBS", "pretend-low")
     assert queue.delivered.consumer_seq == 1
