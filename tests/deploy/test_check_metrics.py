@@ -85,6 +85,9 @@ async def test_workers_that_go_are_missed_one_by_one(bus_server, processes, chec
             await asyncio.sleep(0.1)
     assert away.status == 2, away.line
     assert "1 workers have lost the bus" in away.line
+    ready = await checks("check_health", "--url", f"{where[1]}/ready")
+    assert ready.status == 2, ready.line
+    assert "the bus is away" in ready.line
 
     stays.signal(signal.SIGKILL)
     await stays.left()

@@ -72,6 +72,13 @@ class Checks:
     home: Path
 
     async def __call__(self, script: str, *arguments: Any, **variables: str) -> Said:
+        """One run, which ends with one line."""
+        status, said = await self.output(script, *arguments, **variables)
+        (line,) = said.splitlines()
+        return Said(status, line)
+
+    async def output(self, script: str, *arguments: Any, **variables: str) -> tuple[int, str]:
+        """Exit status and all that a run said."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-S", str(SCRIPTS / script), *map(str, arguments),
             env={"PATH": os.environ["PATH"], "HOME": str(self.home), **variables},
@@ -80,6 +87,5 @@ class Checks:
         async with asyncio.timeout(30):
             out, err = await process.communicate()
         assert err == b"", err.decode()
-        (line,) = out.decode().splitlines()
         assert process.returncode is not None
-        return Said(process.returncode, line)
+        return process.returncode, out.decode()
