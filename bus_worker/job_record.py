@@ -82,6 +82,8 @@ class JobRecord(JobStatus):
     """What was asked, as a hash: an idempotency key stands for this."""
     claim: dict[str, Any] | None = None
     """The ticket of its audio, to be erased at the end."""
+    traceparent: str | None = None
+    """The trace that it is a part of."""
     language: str | None = None
     """What is spoken in a long recording, once its first speech was heard."""
     reply_to: str | None = None

@@ -68,6 +68,11 @@ class Results:
         self._kept = kept
         self.js = JetStream(nc)
 
+    @property
+    def _largest(self) -> int:
+        """Bytes that one message takes on this bus."""
+        return int(self._nc.max_payload - HEADROOM)
+
     async def known(self, job_id: str) -> Known | None:
         """A job's record, that of an erased one too; None where there is none.
 
@@ -172,7 +177,7 @@ class Results:
             The word under which it lies, and the number of messages.
         """
         word, packed = secrets.token_hex(4), pack(transcript)
-        size = min(PART, self._nc.max_payload - HEADROOM)
+        size = min(PART, self._largest)
         parts = range(0, len(packed), size)
         for number, at in enumerate(parts):
             part = f"text-{word}-{number}"
@@ -237,13 +242,18 @@ class Results:
         return [part for part in found if part != STATUS]
 
     async def tell(self, record: JobRecord, key: str, **more: Any) -> None:
-        """Tell an event of a job, once for each key."""
+        """Tell an event of a job, once for each key.
+
+        One larger than a message says only how far the job is: its text is in the transcript.
+        """
         event = JobEvent(0, record.job_id, record.status, record.progress, **more)
-        job_id = record.job_id
+        job_id, packed = record.job_id, pack(event.to_map())
+        if len(packed) > self._largest:
+            packed = pack(replace(event, window=None, segments=[]).to_map())
         await self.js.write(
             self._names.events_stream,
             self._names.events(job_id),
-            pack(event.to_map()),
+            packed,
             # The time tells it from an erased job's of the same id.
             {"Nats-Msg-Id": f"{job_id}.{record.created_at}.{key}"},
         )

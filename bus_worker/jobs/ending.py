@@ -60,19 +60,23 @@ async def done(
 
 
 async def failed(
-    means: Means, job_id: str, error: BusWorkerError, message: bytes | None
+    means: Means, job_id: str, error: BusWorkerError, message: bytes | None, failures: int = 0
 ) -> JobRecord:
     """Give a job up; it is kept with its reason and its audio, so that it may be handed in again.
 
     Args:
         message: the job's own; None where it lies on the bus, or only its ticket is known.
+        failures: how often the work on the whole job has failed, this time included.
     """
     reason: dict[str, Any] = error_to_map(error)["error"]
 
     def how(record: JobRecord) -> JobRecord:
         if record.final:
             return record
-        return replace(record, status="failed", finished_at=time.time(), holder="", error=reason)
+        return replace(
+            record, status="failed", finished_at=time.time(), holder="", error=reason,
+            failures=max(record.failures, failures),
+        )  # fmt: skip
 
     record = (await means.results.change(job_id, how)).record
     await after(means, record, message)
@@ -105,7 +109,8 @@ async def after(means: Means, record: JobRecord, message: bytes | None = None) -
 
 
 async def _bury(means: Means, record: JobRecord, message: bytes | None) -> None:
-    message = message or await means.results.source(record.job_id)
+    if message is None:
+        message = await means.results.source(record.job_id)
     if message is None:  # another one has kept it, and erased what was needed for that
         return
     reason = record.error or {}

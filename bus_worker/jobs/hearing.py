@@ -114,7 +114,8 @@ async def hear(means: Means, attempt: Attempt, window: WindowRequest) -> WindowR
     draft = attempt.draft(
         samples=samples, duration=len(samples) / SAMPLE_RATE, options=window.options
     )
-    with noted(means, "window", window=window.number, request_id=window.request_id) as note:
+    parent = attempt.traceparent
+    with noted(means, "window", parent, window=window.number, request_id=window.request_id) as note:
         note.known["bytes"] = len(window.pcm)
         note.draft = draft
         answer, note.stages = await attempt.run(means.transcriber.hear(draft, window.stages))

@@ -172,6 +172,8 @@ class _Opener:
             # The sequence tells it from an erased job's of the same id.
             "Nats-Msg-Id": f"{record.job_id}.{record.sequence}.{window.number}",
         }
+        if self._attempt.traceparent is not None:
+            headers[subjects.HEADER_TRACEPARENT] = self._attempt.traceparent
         payload = pack(window.model_dump(exclude_defaults=True) | {"number": window.number})
         await self._means.results.js.write(names.windows_stream, subject, payload, headers)
 
