@@ -30,6 +30,14 @@ def address(worker: WorkerProcess) -> str:
     return f"127.0.0.1:{worker.event('ready')['metrics_port']}"
 
 
+async def noticed(checks: Checks, *look: str) -> Said:
+    """What a check says once it is not OK: a worker looks at itself once a second."""
+    async with asyncio.timeout(20):
+        while (said := await checks(*look)).status == 0:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.1)
+    return said
+
+
 async def test_what_happened_since_the_last_look_is_judged(bus_server, processes, checks):
     workers = await processes.start(2, METRICS_PORT="0", PRETEND__SECONDS="0.02")
     where = [address(worker) for worker in workers]
@@ -80,11 +88,12 @@ async def test_workers_that_go_are_missed_one_by_one(bus_server, processes, chec
     stays.signal(signal.SIGCONT)
 
     await bus_server.stop()
-    async with asyncio.timeout(20):
-        while (away := await checks("check_metrics", where[1])).status == 0:  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.1)
+    away = await noticed(checks, "check_metrics", where[1])
     assert away.status == 2, away.line
     assert "1 workers have lost the bus" in away.line
+    ready = await noticed(checks, "check_health", "--url", f"{where[1]}/ready")
+    assert ready.status == 2, ready.line
+    assert "the bus is away" in ready.line
 
     stays.signal(signal.SIGKILL)
     await stays.left()

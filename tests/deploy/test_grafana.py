@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from bus_worker.bus import Address, connect
@@ -53,6 +54,7 @@ async def work(door, seen: Prometheus) -> None:
             await seen.until('bus_gateway_requests_total{route="/jobs"}')
 
 
+@pytest.mark.timeout(150)  # two models are loaded, and Prometheus looks once a second
 async def test_every_query_of_dashboard_and_alerts_is_answered_by_a_real_prometheus(tmp_path):
     folder = tmp_path / "prometheus"
     async with (

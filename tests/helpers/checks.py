@@ -21,7 +21,12 @@ class Slack:
 
     url: str = ""
     status: int = 200
-    texts: list[str] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def texts(self) -> list[str]:
+        """What a check said."""
+        return [message["text"] for message in self.messages]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -29,7 +34,7 @@ class Slack:
         body = json.loads(await reader.readexactly(int(length.split(":")[1])))
         assert head.startswith("POST /services/T0/secret HTTP/1.1")
         if self.status == 200:
-            self.texts.append(body["text"])
+            self.messages.append(body)
         writer.write(b"HTTP/1.1 %d x\r\nContent-Length: 2\r\n\r\nok" % self.status)
         await writer.drain()
         writer.close()
@@ -67,6 +72,13 @@ class Checks:
     home: Path
 
     async def __call__(self, script: str, *arguments: Any, **variables: str) -> Said:
+        """One run, which ends with one line."""
+        status, said = await self.output(script, *arguments, **variables)
+        (line,) = said.splitlines()
+        return Said(status, line)
+
+    async def output(self, script: str, *arguments: Any, **variables: str) -> tuple[int, str]:
+        """Exit status and all that a run said."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-S", str(SCRIPTS / script), *map(str, arguments),
             env={"PATH": os.environ["PATH"], "HOME": str(self.home), **variables},
@@ -75,6 +87,5 @@ class Checks:
         async with asyncio.timeout(30):
             out, err = await process.communicate()
         assert err == b"", err.decode()
-        (line,) = out.decode().splitlines()
         assert process.returncode is not None
-        return Said(process.returncode, line)
+        return process.returncode, out.decode()

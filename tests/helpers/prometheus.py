@@ -36,7 +36,7 @@ class Prometheus:
         numbers = (float(each["value"][1]) for each in found["result"])
         return [number for number in numbers if number == number]  # noqa: PLR0124 - NaN is not
 
-    async def until(self, query: str, limit: float = 20.0) -> None:
+    async def until(self, query: str, limit: float = 40.0) -> None:
         """Wait until a query gives numbers."""
         async with asyncio.timeout(limit):
             while not await self.values(query):  # noqa: ASYNC110 - it looks once a second

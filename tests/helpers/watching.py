@@ -14,9 +14,14 @@ from tests.helpers.docs import ROOT
 DEPLOY = ROOT / "deploy"
 
 
-def installed(program: str) -> str:
-    """Where a program is; without it there is nothing to try, except where everything must be tried."""
-    found = shutil.which(program)
+def installed(*names: str) -> str:
+    """Where a program is; without it there is nothing to try, except where everything must be tried.
+
+    Args:
+        names: what it may be called.
+    """
+    program = names[0]
+    found = next(filter(None, map(shutil.which, names)), None)
     if found is None and os.environ.get("CI") == "true":
         pytest.fail(f"there is no {program} here")
     if found is None:
