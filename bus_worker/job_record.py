@@ -12,20 +12,20 @@ from bus_worker.messages import Segment, error_to_map, map_to_error, segment_to_
 __all__ = ["FINAL", "JobEvent", "JobRecord", "JobState", "JobStatus"]
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+STATES: frozenset[JobState] = frozenset(get_args(JobState))
 FINAL: frozenset[JobState] = frozenset({"done", "failed", "cancelled"})
 """States that a job never leaves."""
 
 UNREADABLE = "what is kept of the job cannot be read; are all of one version?"
 
 
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a value that was read is of the type that a field says."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return value in args
-    if origin is UnionType:
-        return any(_fits(value, arg) for arg in args)
-    return isinstance(value, int | float if hint is float else origin or hint)
+def _types(hint: Any) -> tuple[type, ...]:
+    """What a field that says so may hold; a whole number stands for a time too."""
+    if get_origin(hint) is UnionType:
+        return tuple(one for arg in get_args(hint) for one in _types(arg))
+    if get_origin(hint) is Literal:
+        return (str,)
+    return (int, float) if hint is float else (get_origin(hint) or hint,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +72,15 @@ class JobStatus:
             Failed: it is not what we write.
         """
         known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        for name, value in known.items():
+            if not isinstance(value, TYPES[name]):
+                raise Failed(UNREADABLE)
+        if known.get("status") not in STATES:
+            raise Failed(UNREADABLE)
         try:
-            if all(_fits(value, TYPES[name]) for name, value in known.items()):
-                return cls(**known)
+            return cls(**known)
         except TypeError as exc:
             raise Failed(UNREADABLE) from exc
-        raise Failed(UNREADABLE)
 
     def to_map(self) -> dict[str, Any]:
         """As plain data."""
@@ -126,7 +129,7 @@ class JobRecord(JobStatus):
         return at < len(self.done) and bool(self.done[at] >> bit & 1)
 
 
-TYPES = get_type_hints(JobRecord)
+TYPES = {name: _types(hint) for name, hint in get_type_hints(JobRecord).items()}
 
 
 @dataclass(frozen=True, slots=True)
