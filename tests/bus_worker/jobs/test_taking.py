@@ -53,17 +53,16 @@ async def left(nc: Client, audio: bytes) -> Ticket:
 # --- written by hand -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("job_id", [None, "a.b", "*", ">", "x" * 65, "a b", ""])
-async def test_a_job_without_an_id_of_use_is_called_by_its_place(
-    workers: Workers, nc: Client, job_id: str | None
-):
+async def test_a_job_without_an_id_of_use_is_called_by_its_place(workers: Workers, nc: Client):
     await workers.start(jobs=Limits(), seconds=0.0)
-    headers = {} if job_id is None else {"Stt-Job-Id": job_id}
-    place = await put(nc, {"audio": b"audio"}, **headers)
+    ids = ("a.b", "*", ">", "x" * 65, "a b", "")
+    headers: list[dict[str, str]] = [{}, *({"Stt-Job-Id": job_id} for job_id in ids)]
+    places = [await put(nc, {"audio": b"audio"}, **given) for given in headers]
     await idle(nc)
-    done = await record(nc, place)
-    assert (done.status, done.attempts, done.request_id) == ("done", 1, place)
-    assert (await Results(nc, NAMES).transcript(done))["text"] == "5 bytes"
+    for place in places:
+        done = await record(nc, place)
+        assert (done.status, done.attempts, done.request_id) == ("done", 1, place)
+        assert (await Results(nc, NAMES).transcript(done))["text"] == "5 bytes"
 
 
 def nonsense(other: Ticket) -> dict[str, tuple[bytes | dict[str, Any], str]]:
@@ -147,22 +146,16 @@ async def test_a_message_that_leaves_no_room_for_the_reason_fails_once():
         assert (letter.reason["code"], letter.message) == ("bad_request", b"")
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"options": {"beam_size": 999}}, {"webhook": "http://127.0.0.1/"}, {"claim": NOWHERE},
-        {"more": 1}, {"stages": {str(n): {} for n in range(40)}},
-    ],
-    ids=str,
-)  # fmt: skip
-async def test_who_can_be_told_of_a_bad_job_is_told(
-    workers: Workers, nc: Client, wrong: dict[str, Any]
-):
+async def test_who_can_be_told_of_a_bad_job_is_told(workers: Workers, nc: Client):
     await workers.start(jobs=Limits(), seconds=0.0)
     inbox = nc.new_inbox()
     sub = await nc.subscribe(inbox)
-    await put(nc, {"audio": b"audio", "reply_to": inbox, **wrong})
-    assert unpack((await sub.next_msg(10)).data)["error"]["code"] == "bad_request"
+    for wrong in (
+        {"options": {"beam_size": 999}}, {"webhook": "http://127.0.0.1/"}, {"claim": NOWHERE},
+        {"more": 1}, {"stages": {str(n): {} for n in range(40)}},
+    ):  # fmt: skip
+        await put(nc, {"audio": b"audio", "reply_to": inbox, **wrong})
+        assert unpack((await sub.next_msg(10)).data)["error"]["code"] == "bad_request"
 
 
 async def test_a_webhook_is_told_of_a_job_whose_reply_to_is_bad(workers: Workers, nc: Client):
