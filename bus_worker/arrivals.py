@@ -12,6 +12,7 @@ from bus_worker.bus import header
 from bus_worker.errors import BadRequest, BusWorkerError, DeadlineExceeded
 from bus_worker.hardened import MALFORMED
 from bus_worker.plugin import Draft
+from bus_worker.tracing import read_traceparent
 
 __all__ = ["Arrival", "read_headers", "request_id_of"]
 
@@ -33,6 +34,11 @@ class Arrival:
     size: int = 0
     fetched: float | None = None
     """Seconds that its audio took to come, when a ticket stood for it."""
+    at: float = field(default_factory=time.time)
+    """Unix second at which it arrived."""
+    asked_at: float | None = None
+    """The same of when its caller began to ask for room, if it says so."""
+    traceparent: str | None = None
     draft: Draft | None = None
     gave_up: "asyncio.Future[BusWorkerError]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -55,6 +61,7 @@ def read_headers(arrival: Arrival, msg: Msg, request_timeout: float) -> None:
     """
     arrival.request_id = request_id_of(msg)
     arrival.call_id = (header(msg, subjects.HEADER_CALL_ID) or secrets.token_hex(16))[:MAX_ID]
+    arrival.traceparent = read_traceparent(header(msg, subjects.HEADER_TRACEPARENT))
     if header(msg, MALFORMED):
         raise BadRequest("the message's headers cannot be read")
     arrival.deadline = arrival.received + request_timeout
@@ -71,6 +78,9 @@ def read_headers(arrival: Arrival, msg: Msg, request_timeout: float) -> None:
             raise DeadlineExceeded(
                 "the request's deadline had passed when it arrived (do the clocks of caller and worker agree?)"
             )
+    asked_at = _number(msg, subjects.HEADER_ASKED_AT)
+    if asked_at is not None:  # of another machine's clock: never later than here
+        arrival.asked_at = min(arrival.at, max(asked_at / 1000, arrival.at - LONGEST_DEADLINE))
     kind = (header(msg, subjects.HEADER_CONTENT_TYPE) or subjects.CONTENT_TYPE).partition(";")[0]
     if kind.strip().lower() not in subjects.ACCEPTED_TYPES:
         raise BadRequest(f"Content-Type must be {subjects.CONTENT_TYPE}, not {kind[:80]!r}")

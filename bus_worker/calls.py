@@ -64,8 +64,10 @@ class Call:
     model: str | None
     deadline: float
     request_id: str
+    traceparent: str | None = None
     on_segment: Callable[[Segment], None] | None = None
     call_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    asked_at: float = field(default_factory=time.time)
     asked: int = 0
     refused: int = 0
     hinted: int = 0
@@ -85,6 +87,8 @@ class Call:
             subjects.HEADER_CALL_ID: self.call_id,
             subjects.HEADER_DEADLINE: str(int((time.time() + self.left) * 1000)),
             subjects.HEADER_HEARTBEAT: str(HEARTBEAT),
+            subjects.HEADER_ASKED_AT: str(int(self.asked_at * 1000)),
+            **({subjects.HEADER_TRACEPARENT: self.traceparent} if self.traceparent else {}),
         }
 
     def tell(self, segment: Segment) -> None:

@@ -132,7 +132,7 @@ class TranscribeClient:
             timeout: seconds until the answer is worthless; waiting for room counts.
             request_id: yours, for the logs on both sides.
             model: which model is to hear it.
-            asked: `format`, `stages`, `cache`, and the options `language`, `task`, `prompt`,
+            asked: `traceparent`, `format`, `stages`, `cache`, and the options `language`, `task`, `prompt`,
                 `hotwords`, `temperature`, `beam_size`, `word_timestamps`, `vad`.
 
         Raises:
@@ -197,6 +197,7 @@ class TranscribeClient:
         Raises:
             BusWorkerError: as `transcribe`; `Busy` where the queue is full.
         """
+        traceparent = asked.pop("traceparent", None)
         body, options = _sorted_out(asked)
         if "reply_to" in body and not self._names.may_tell(str(body["reply_to"])):
             raise BadRequest(
@@ -209,6 +210,7 @@ class TranscribeClient:
             priority=priority,
             request_id=request_id or secrets.token_hex(8),
             key=idempotency_key,
+            traceparent=traceparent,
         )
         whole = audio if isinstance(audio, AsyncIterable | LeftAudio) else bytes(audio)
         return await self._all_jobs().submit(wanted, whole)
@@ -305,6 +307,7 @@ class TranscribeClient:
         asked: dict[str, Any],
     ) -> Call:
         whole = audio if isinstance(audio, AsyncIterable | LeftAudio) else bytes(audio)
+        traceparent = asked.pop("traceparent", None)
         body, options = _sorted_out(asked)
         model = model or self._model
         if model is not None:
@@ -314,6 +317,7 @@ class TranscribeClient:
             model=model,
             deadline=time.monotonic() + (self._timeout if limit is None else limit),
             request_id=request_id or secrets.token_hex(8),
+            traceparent=traceparent,
         )
 
 

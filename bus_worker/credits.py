@@ -159,10 +159,15 @@ class Credits:
 
     def begin_next(
         self, work: Coroutine[Any, Any, None], meanwhile: AbstractAsyncContextManager[None]
-    ) -> None:
-        """Run work in the next slot that comes back, before the bus is offered it; wait in `meanwhile`."""
+    ) -> "asyncio.Task[None]":
+        """Run work in the next slot that comes back, before the bus is offered it; wait in `meanwhile`.
+
+        Returns:
+            The task that waits, and then works; cancelled while it waits, it never begins.
+        """
         task = asyncio.create_task(self._once_free(work, meanwhile), name="job")
         self._keep(task, self._aside)
+        return task
 
     def told(self) -> None:
         """Whoever waited for the task that calls this has the answer; only threads are still at it."""

@@ -1,13 +1,13 @@
 """Jobs that failed, kept with the reason and the audio: looked at, dropped, or handed in again."""
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from nats.aio.client import Client
 
 from bus_worker.claim_check import ClaimCheck, Deposit
-from bus_worker.errors import Failed, JobNotFound
+from bus_worker.errors import Failed, JobNotFound, TooLarge
 from bus_worker.jetstream import JetStream, kept_for
 from bus_worker.messages import pack, unpack
 from bus_worker.subjects import Subjects
@@ -26,7 +26,7 @@ class DeadLetter:
     record: dict[str, Any]
     """What was known of the job at its end."""
     message: bytes
-    """The job's own, with its audio or a ticket for it."""
+    """The job's own, with its audio or a ticket for it; empty where it was too large to be kept."""
 
     @classmethod
     def from_map(cls, data: Mapping[str, Any]) -> Self:
@@ -54,12 +54,15 @@ class DeadLetters:
         self._checks = ClaimCheck(nc, names)
 
     async def keep(self, letter: DeadLetter) -> None:
-        """Keep one.
+        """Keep one; of a message that leaves no room for the reason beside it, only the reason.
 
         Raises:
             NoStream, Unavailable, Busy: the bus did not take it.
         """
-        await self._write(letter.job_id, pack(letter.to_map()))
+        try:
+            await self._write(letter.job_id, pack(letter.to_map()))
+        except TooLarge:
+            await self._write(letter.job_id, pack(replace(letter, message=b"").to_map()))
 
     async def all(self) -> AsyncGenerator[DeadLetter]:
         """Every one, the oldest first; read one by one, as each may hold a clip.

@@ -55,6 +55,7 @@ class Asked:
     request_id: str
     key: str | None = None
     """The caller's idempotency key."""
+    traceparent: str | None = None
 
     def job_id(self) -> str:
         """A new id, or the one that the key stands for."""
@@ -187,7 +188,7 @@ class Jobs:
             job_id=job_id, status="queued", model=asked.model, priority=asked.priority,
             request_id=asked.request_id, created_at=time.time(), claim=claim,
             reply_to=asked.body.get("reply_to"), webhook=asked.body.get("webhook"),
-            fingerprint=fingerprint, sequence=written.sequence,
+            fingerprint=fingerprint, traceparent=asked.traceparent, sequence=written.sequence,
         )  # fmt: skip
         # Else a worker was quicker, or a double of ours was.
         if await self.results.create(record, known) is None:
@@ -220,6 +221,7 @@ class Jobs:
             subjects.HEADER_CONTENT_TYPE: subjects.CONTENT_TYPE,
             subjects.HEADER_JOB_ID: job_id,
             subjects.HEADER_REQUEST_ID: asked.request_id,
+            **({subjects.HEADER_TRACEPARENT: asked.traceparent} if asked.traceparent else {}),
             "Nats-Msg-Id": f"{job_id}{again}",
         }
         assert asked.model is not None  # noqa: S101 - as above

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from types import UnionType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from bus_worker.errors import BusWorkerError, Failed
 from bus_worker.messages import Segment, error_to_map, map_to_error, segment_to_map
@@ -13,6 +14,18 @@ __all__ = ["FINAL", "JobEvent", "JobRecord", "JobState", "JobStatus"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 FINAL: frozenset[JobState] = frozenset({"done", "failed", "cancelled"})
 """States that a job never leaves."""
+
+UNREADABLE = "what is kept of the job cannot be read; are all of one version?"
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value that was read is of the type that a field says."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in args
+    if origin is UnionType:
+        return any(_fits(value, arg) for arg in args)
+    return isinstance(value, int | float if hint is float else origin or hint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +71,13 @@ class JobStatus:
         Raises:
             Failed: it is not what we write.
         """
+        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
         try:
-            return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
+            if all(_fits(value, TYPES[name]) for name, value in known.items()):
+                return cls(**known)
         except TypeError as exc:
-            raise Failed("what is kept of the job cannot be read; are all of one version?") from exc
+            raise Failed(UNREADABLE) from exc
+        raise Failed(UNREADABLE)
 
     def to_map(self) -> dict[str, Any]:
         """As plain data."""
@@ -82,6 +98,8 @@ class JobRecord(JobStatus):
     """What was asked, as a hash: an idempotency key stands for this."""
     claim: dict[str, Any] | None = None
     """The ticket of its audio, to be erased at the end."""
+    traceparent: str | None = None
+    """The trace that it is a part of."""
     language: str | None = None
     """What is spoken in a long recording, once its first speech was heard."""
     reply_to: str | None = None
@@ -106,6 +124,9 @@ class JobRecord(JobStatus):
         """Whether a window's result was counted."""
         at, bit = divmod(window, 8)
         return at < len(self.done) and bool(self.done[at] >> bit & 1)
+
+
+TYPES = get_type_hints(JobRecord)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ class Lanes:
         self._changed = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._turn = 0
+        self._waiting: dict[asyncio.Task[None], Held] = {}
+        """Jobs that wait for the next slot that comes back."""
         self.jobs = 0
         """Jobs and windows in hand."""
 
@@ -61,10 +63,17 @@ class Lanes:
         self._running = asyncio.create_task(self._run(), name="lanes")
 
     async def stop(self) -> None:
-        """Fetch no more; what is in hand goes on."""
+        """Fetch no more; what is begun goes on, what waits for its slot goes back."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait({self._running})
+        waiting, self._waiting = self._waiting, {}
+        for task in waiting:
+            task.cancel()
+        self.jobs -= len(waiting)
+        for task, held in waiting.items():
+            await asyncio.wait({task})
+            await held.back()
 
     def wake(self) -> None:
         """A slot may have become free."""
@@ -112,13 +121,17 @@ class Lanes:
         if self._has_room():
             self._credits.begin(self._counted(held))
         elif self._has_share():
-            self._credits.begin_next(self._counted(held), held.kept_alive())
+            task = self._credits.begin_next(self._counted(held), held.kept_alive())
+            self._waiting[task] = held
         else:
             await held.back()
             return
         self.jobs += 1
 
     async def _counted(self, held: Held) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker
+        self._waiting.pop(task, None)
         try:
             await self._take(held)
         finally:

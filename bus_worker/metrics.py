@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from bus_worker import __version__
 from bus_worker.errors import BusWorkerError, ClaimExpired, error_codes
+from bus_worker.tracing import Timeline
 
 __all__ = ["Lane", "Metrics", "Work"]
 
@@ -43,6 +44,9 @@ class Work:
         stages: seconds of each stage that ran for it.
         spans: seconds of parts of stages.
         notes: what stages noted.
+        at: unix second at which it began, its waiting included.
+        traceparent: what it is a part of.
+        timeline: its parts.
     """
 
     lane: Lane
@@ -53,6 +57,9 @@ class Work:
     stages: Mapping[str, float] = field(default_factory=dict)
     spans: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    at: float = 0.0
+    traceparent: str | None = None
+    timeline: Timeline = field(default_factory=list)
 
 
 class Metrics:

@@ -156,11 +156,12 @@ class Pipeline:
         seconds: dict[str, float] = {}
         for step in self.steps[part]:
             draft.check()
-            start = time.perf_counter()
+            name, at, start = step.stage.name, time.time(), time.perf_counter()
             try:
-                await self._run_step(step, draft, options[step.stage.name])
+                await self._run_step(step, draft, options[name])
             finally:
-                seconds[step.stage.name] = time.perf_counter() - start
+                seconds[name] = time.perf_counter() - start
+                draft.timeline.append((f"stage {name}", at, at + seconds[name]))
             if draft.finished:
                 break
         return seconds

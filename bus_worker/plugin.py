@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from bus_worker.errors import Cancelled, DeadlineExceeded
 from bus_worker.messages import ModelInfo, Segment
 from bus_worker.requests import Options
+from bus_worker.tracing import Timeline
 
 __all__ = [
     "SAMPLE_RATE",
@@ -82,6 +83,8 @@ class Draft:
 
     notes: dict[str, Any] = field(default_factory=dict)
     spans: dict[str, float] = field(default_factory=dict)
+    timeline: Timeline = field(default_factory=list)
+    """Each stage and each span, for traces."""
     finished: bool = False
 
     on_segment: Callable[[Segment], None] | None = None
@@ -104,11 +107,13 @@ class Draft:
     @contextlib.contextmanager
     def span(self, name: str) -> Iterator[None]:
         """Time a part of a stage; seconds add up under `name`."""
-        start = time.perf_counter()
+        at, start = time.time(), time.perf_counter()
         try:
             yield
         finally:
-            self.spans[name] = self.spans.get(name, 0.0) + time.perf_counter() - start
+            took = time.perf_counter() - start
+            self.spans[name] = self.spans.get(name, 0.0) + took
+            self.timeline.append((name, at, at + took))
 
     def emit(self, segment: Segment) -> None:
         """Hand a finished segment to a caller who streams; safe from any thread."""

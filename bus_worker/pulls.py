@@ -108,6 +108,7 @@ class Pulls:
         self._asked: dict[WorkQueue, asyncio.Future[Held | None]] = {}
         self._tokens: dict[str, WorkQueue] = {}
         self._missing: set[WorkQueue] = set()
+        """Queues that gave no work when they were asked last; said once, not at each question."""
 
     async def start(self) -> None:
         """Listen for what is brought."""
@@ -171,7 +172,6 @@ class Pulls:
     def _ask(self, queue: WorkQueue) -> "asyncio.Future[Held | None]":
         future: asyncio.Future[Held | None] = asyncio.get_running_loop().create_future()
         self._asked[queue] = future
-        self._missing.discard(queue)
         return future
 
     async def _publish(self, queue: WorkQueue, question: Mapping[str, object]) -> None:
@@ -198,6 +198,7 @@ class Pulls:
         except (nats_errors.Error, ValueError):
             _log.warning("what came on %s is no work", msg.subject)
             return
+        self._there(held.queue)
         future = self._asked.get(held.queue)
         if future is None or future.done():
             await held.back()
@@ -209,10 +210,18 @@ class Pulls:
         future = self._asked.get(queue) if queue else None
         if queue is None or future is None or future.done():
             return
-        if header(msg, "Status") not in {"404", "408"}:
+        status = header(msg, "Status")
+        if status in {"404", "408"}:
+            self._there(queue)
+        elif queue not in self._missing:
             self._missing.add(queue)
-            _log.warning("%s gives no work: %s", queue.consumer, header(msg, "Status"))
+            _log.warning("%s of %s gives no work: %s", queue.consumer, queue.stream, status)
         future.set_result(None)
+
+    def _there(self, queue: WorkQueue) -> None:
+        if queue in self._missing:
+            self._missing.discard(queue)
+            _log.info("%s of %s gives work again", queue.consumer, queue.stream)
 
     async def _forget(self) -> None:
         """A new connection's server knows of no question."""

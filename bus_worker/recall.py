@@ -138,7 +138,7 @@ class Visit:
         assert self.by_bytes is not None  # noqa: S101 - named before
         began = time.monotonic()
         value, ours = await self.recall.cache.get_or_lock(self.by_bytes, token, self.left)
-        self.left -= time.monotonic() - began
+        self._took(began)
         found = self._known(value)
         if found is None and value is not None:
             ours = True  # unreadable: there is no lock on it either
@@ -181,8 +181,14 @@ class Visit:
             return None
         began = time.monotonic()
         value = await self.recall.cache.get(name, self.left)
-        self.left -= time.monotonic() - began
+        self._took(began)
         return self._known(value)
+
+    def _took(self, began: float) -> None:
+        """Of the request's time for the cache, so much is gone."""
+        took, now = time.monotonic() - began, time.time()
+        self.left -= took
+        self.draft.timeline.append(("cache", now - took, now))
 
     def _known(self, value: bytes | None) -> Answer | None:
         found = _read(value)
@@ -202,7 +208,7 @@ class Visit:
             lock = (self.by_bytes, self.lock) if self.by_bytes and self.lock else None
             await self.recall.cache.put(dict.fromkeys(names, value), ttl, self.left, unlock=lock)
             self.lock = None
-            self.left -= time.monotonic() - began
+            self._took(began)
 
     async def _digest(self, data: bytes | memoryview) -> str:
         """A fingerprint, made where it does not hold up the event loop."""

@@ -13,6 +13,7 @@ from bus_worker.errors import BusWorkerError, Failed
 from bus_worker.messages import Transcript
 from bus_worker.metrics import Metrics, Work
 from bus_worker.recall import Answer
+from bus_worker.tracing import NoTracer, Timeline, Tracer
 
 __all__ = ["RequestLine", "clean"]
 
@@ -40,6 +41,7 @@ class RequestLine:
     worker_id: str = ""
     caches: bool = True
     show_text: bool = False
+    tracer: Tracer = field(default_factory=NoTracer)
     durations: Durations = field(default_factory=Durations)
     """From arrival to answer, of transcripts."""
 
@@ -55,13 +57,23 @@ class RequestLine:
             stages=transcript.timings.stages,
             spans=draft.spans if draft else {},
             notes=draft.notes if draft else {},
+            at=arrival.asked_at or arrival.at,
+            traceparent=arrival.traceparent,
+            timeline=_timeline(arrival, transcript.timings.queue),
         )
         self.durations.add(work.seconds)
         self.write(work, _of(arrival), self.words(transcript))
 
     def refused(self, arrival: Arrival, error: BusWorkerError, why: str) -> None:
         """A request has its error."""
-        work = Work("request", error.code, time.monotonic() - arrival.received)
+        work = Work(
+            "request",
+            error.code,
+            time.monotonic() - arrival.received,
+            at=arrival.asked_at or arrival.at,
+            traceparent=arrival.traceparent,
+            timeline=_timeline(arrival, 0.0),
+        )
         known = {**_of(arrival), "why": why}
         self.write(work, known, _plain(error.details), ours=isinstance(error, Failed))
 
@@ -82,6 +94,7 @@ class RequestLine:
         """
         work = replace(work, spans=_plain(work.spans), notes=_plain(work.notes))
         self.metrics.observe(work)
+        self._trace(work)
         line = {
             "lane": work.lane,
             "outcome": "ok" if work.code == "ok" else "error",
@@ -91,6 +104,8 @@ class RequestLine:
             "seconds": round(work.seconds, 4),
             **known,
         }
+        if work.traceparent is not None:
+            line["trace_id"] = work.traceparent.split("-")[1]
         if work.code == "ok":
             line |= self._done(work)
         kept = {
@@ -100,6 +115,16 @@ class RequestLine:
         }
         say = _log.error if ours else _log.info
         say("request" if work.lane == "request" else "attempt", **{**kept, **line})
+
+    def _trace(self, work: Work) -> None:
+        at = work.at or time.time() - work.seconds
+        span = self.tracer.start(
+            "transcribe" if work.lane == "request" else work.lane,
+            work.traceparent, at=at, kind="consumer", model=self.model, worker=self.worker_id,
+            audio=work.audio,
+        )  # fmt: skip
+        span.add(work.timeline)
+        span.end(work.code)
 
     def words(self, said: Answer | Transcript) -> dict[str, Any]:
         """What may be said of the words: their language, and themselves only where that was asked for."""
@@ -130,6 +155,12 @@ class RequestLine:
         if work.notes.get("cache_hit") is True:
             return "hit"
         return "shared" if work.notes.get("shared") is True else "miss"
+
+
+def _timeline(arrival: Arrival, queue: float) -> Timeline:
+    """From the caller's question on: the wait for a slot, for audio that comes by ticket, and the stages."""
+    waited = ("wait", arrival.asked_at or arrival.at, arrival.at + queue)
+    return [waited, *(arrival.draft.timeline if arrival.draft else ())]
 
 
 def _of(arrival: Arrival) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a caller may ask: one msgpack map, checked strictly; every refusal names the field."""
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -8,12 +9,14 @@ from bus_worker.errors import BadRequest
 from bus_worker.messages import MIN_CHUNK, Ticket, unpack_hostile
 
 __all__ = [
+    "MAX_WINDOWS",
     "Claim",
     "JobRequest",
     "LookupRequest",
     "Options",
     "TranscribeRequest",
     "WindowRequest",
+    "read_ends",
     "read_job",
     "read_lookup",
     "read_request",
@@ -167,6 +170,22 @@ def read_job(payload: bytes) -> JobRequest:
     return _read(JobRequest, payload)
 
 
+def read_ends(payload: bytes) -> dict[str, Any]:
+    """What a job's message says of its end, as far as it is well-formed, whatever else is wrong with it."""
+    ends = dict[str, Any](dict.fromkeys(("reply_to", "webhook", "claim")))
+    try:
+        data = unpack_hostile(payload, MAX_BESIDES)
+    except BadRequest:
+        return ends
+    for name in ends:
+        with suppress(ValidationError, BadRequest):
+            asked = JobRequest.model_validate(_few({name: data.get(name)}))
+            if asked.claim is not None:
+                _check_chunks(asked.claim)
+            ends[name] = asked.model_dump()[name]
+    return ends
+
+
 def read_window(payload: bytes) -> WindowRequest:
     """The window in a message.
 
@@ -187,10 +206,14 @@ def _read(kind: type[T], payload: bytes) -> T:
         request = kind.model_validate(data)
     except ValidationError as exc:
         raise BadRequest(*refusal(exc)) from exc
-    claim = request.claim
-    if claim is not None and claim.chunks > (most := 1 + claim.size // MIN_CHUNK):
-        raise BadRequest(f"'claim.chunks': {claim.size} bytes have {most} chunks at most")
+    if request.claim is not None:
+        _check_chunks(request.claim)
     return request
+
+
+def _check_chunks(claim: Claim) -> None:
+    if claim.chunks > (most := 1 + claim.size // MIN_CHUNK):
+        raise BadRequest(f"'claim.chunks': {claim.size} bytes have {most} chunks at most")
 
 
 def _few(data: dict[str, Any]) -> dict[str, Any]:

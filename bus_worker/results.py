@@ -18,13 +18,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bus_worker.bus import HEADROOM, bus_errors
-from bus_worker.errors import BadRequest, JobNotFound
+from bus_worker.errors import BadRequest, Failed, JobNotFound
 from bus_worker.jetstream import Conflict, JetStream, Kept, if_last, kept_for
 from bus_worker.job_record import FINAL, JobEvent, JobRecord
 from bus_worker.messages import pack, unpack
 from bus_worker.subjects import Subjects
 
-__all__ = ["RESULTS_KEPT", "Known", "Results", "Trouble"]
+__all__ = ["RESULTS_KEPT", "Known", "Results", "Trouble", "Unreadable"]
 
 RESULTS_KEPT = 86_400.0
 """Seconds that a job is known after its end, unless the workers' settings say otherwise."""
@@ -34,12 +34,17 @@ PART = 700_000
 """Bytes of a transcript in one message."""
 STATUS = "status"
 SOURCE = "source"
+TRANSCRIPT = "text"
 FINAL_EVENT = "final"
 """The id of a job's last event: whoever ends the job, it is told once."""
 LOOK_AGAIN = 2.0
 """Seconds after which one who follows a job looks, though nothing was heard."""
 CONFLICT_PAUSE = 0.01
 LAST_SEQUENCE = 1 << 63
+
+
+class Unreadable(Failed):
+    """What is kept of the job cannot be read; are all of one version?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,11 @@ class Results:
         self._names = names
         self._kept = kept
         self.js = JetStream(nc)
+
+    @property
+    def _largest(self) -> int:
+        """Bytes that one message takes on this bus."""
+        return int(self._nc.max_payload - HEADROOM)
 
     async def known(self, job_id: str) -> Known | None:
         """A job's record, that of an erased one too; None where there is none.
@@ -135,16 +145,25 @@ class Results:
 
     async def keep_window(self, job_id: str, number: int, result: dict[str, Any]) -> bool:
         """Keep what was heard in one window; False where it is kept already."""
+        name, packed, word, parts = f"w{number}", pack(result), "", 0
+        if len(packed) > self._largest:
+            word, parts = await self._keep_parts(job_id, name, packed, {})
+            packed = pack({"word": word, "parts": parts})
         try:
-            await self._write(job_id, f"w{number}", pack(result), if_last(0))
+            await self._write(job_id, name, packed, if_last(0))
         except Conflict:
+            await self._erase(job_id, _pieces(name, word, parts))
             return False
         return True
 
     async def window(self, job_id: str, number: int) -> dict[str, Any] | None:
         """What was heard in one window; None where it is not known."""
         kept = await self._read(job_id, f"w{number}")
-        return unpack(kept.data) if kept is not None and kept.data else None
+        said = unpack(kept.data) if kept is not None else None
+        if said is None or "parts" not in said:
+            return said
+        packed = await self._read_parts(job_id, f"w{number}", said["word"], said["parts"])
+        return None if packed is None else unpack(packed)
 
     async def keep_source(self, job_id: str, message: bytes) -> None:
         """Keep a job's message itself, which its queue forgets before it ends."""
@@ -171,13 +190,8 @@ class Results:
         Returns:
             The word under which it lies, and the number of messages.
         """
-        word, packed = secrets.token_hex(4), pack(transcript)
-        size = min(PART, self._nc.max_payload - HEADROOM)
-        parts = range(0, len(packed), size)
-        for number, at in enumerate(parts):
-            part = f"text-{word}-{number}"
-            await self._write(job_id, part, packed[at : at + size], kept_for(self._kept))
-        return word, len(parts)
+        lifetime = kept_for(self._kept)
+        return await self._keep_parts(job_id, TRANSCRIPT, pack(transcript), lifetime)
 
     async def transcript(self, record: JobRecord) -> dict[str, Any]:
         """The transcript of a job that is done, as a plain map.
@@ -185,46 +199,65 @@ class Results:
         Raises:
             JobNotFound: it was erased.
         """
-        reads = (
-            self._read(record.job_id, f"text-{record.answer}-{number}")
-            for number in range(record.parts)
-        )
-        parts = await asyncio.gather(*reads)
-        if not parts or any(part is None or not part.data for part in parts):
+        packed = await self._read_parts(record.job_id, TRANSCRIPT, record.answer, record.parts)
+        if packed is None:
             raise JobNotFound
-        return unpack(b"".join(part.data for part in parts if part is not None))
+        return unpack(packed)
+
+    async def _keep_parts(
+        self, job_id: str, name: str, packed: bytes, headers: dict[str, str]
+    ) -> tuple[str, int]:
+        word, size = secrets.token_hex(4), min(PART, self._largest)
+        pieces = [packed[at : at + size] for at in range(0, len(packed), size)]
+        for part, piece in zip(_pieces(name, word, len(pieces)), pieces, strict=True):
+            await self._write(job_id, part, piece, headers)
+        return word, len(pieces)
+
+    async def _read_parts(self, job_id: str, name: str, word: str, parts: int) -> bytes | None:
+        reads = (self._read(job_id, part) for part in _pieces(name, word, parts))
+        pieces = await asyncio.gather(*reads)
+        if not pieces or None in pieces:
+            return None
+        return b"".join(piece.data for piece in pieces if piece is not None)
 
     async def erase_work(self, record: JobRecord) -> None:
-        """Erase what was needed on the way: windows' results, and the message.
+        """Erase what was needed on the way: windows' results, what they cost, and the message.
 
-        A job that ends while it is opened has windows, though not yet their number.
+        It is looked up: a worker that was killed left more than the record says.
         """
-        windows = range(max(record.windows or 0, 8 * len(record.done)))
-        parts = [SOURCE] if record.windows is not None or record.status != "done" else []
-        await self._erase(record.job_id, parts + [f"w{number}" for number in windows])
+        if record.windows is None and record.status == "done":
+            return  # a clip needs nothing
+        parts = await self._parts(record.job_id)
+        await self._erase(record.job_id, [p for p in parts if not p.startswith(TRANSCRIPT)])
 
     async def erase_window(self, job_id: str, number: int) -> None:
         """Erase what was heard in one window."""
-        await self._erase(job_id, [f"w{number}"])
+        parts = await self._parts(job_id)
+        await self._erase(job_id, [part for part in parts if part.split("-")[0] == f"w{number}"])
 
     async def erase_transcript(self, job_id: str, word: str, parts: int) -> None:
         """Erase a transcript that lies under a word."""
-        await self._erase(job_id, [f"text-{word}-{number}" for number in range(parts)])
-
-    async def erase_events(self, job_id: str) -> None:
-        """Erase what was told of a job."""
-        rollup = {"Nats-Rollup": "sub", **kept_for(1)}
-        await self.js.write(self._names.events_stream, self._names.events(job_id), b"", rollup)
+        await self._erase(job_id, _pieces(TRANSCRIPT, word, parts))
 
     async def erase(self, record: JobRecord) -> None:
         """Erase all that is known of a job, but that there was one: its message may still wait."""
-        await self._erase(record.job_id, await self._parts(record.job_id))
-        await self.erase_events(record.job_id)
+        await self._erase_all(record.job_id)
         bare = JobRecord(
             job_id=record.job_id, status=record.status, model=record.model, erased=True,
             sequence=record.sequence,
         )  # fmt: skip
         await self._write(record.job_id, STATUS, pack(bare.to_map()), kept_for(ERASED_KEPT))
+
+    async def erase_since(self, job_id: str) -> None:
+        """Erase what was written of a job after it was erased; another one of its id stays as it is."""
+        known = await self.known(job_id)
+        if known is None or known.record.erased:
+            await self._erase_all(job_id)
+
+    async def _erase_all(self, job_id: str) -> None:
+        await self._erase(job_id, await self._parts(job_id))
+        rollup = {"Nats-Rollup": "sub", **kept_for(1)}
+        await self.js.write(self._names.events_stream, self._names.events(job_id), b"", rollup)
 
     async def _parts(self, job_id: str) -> list[str]:
         """All that is kept of a job beside its status; a worker that was killed left more than the record says."""
@@ -237,13 +270,18 @@ class Results:
         return [part for part in found if part != STATUS]
 
     async def tell(self, record: JobRecord, key: str, **more: Any) -> None:
-        """Tell an event of a job, once for each key."""
+        """Tell an event of a job, once for each key.
+
+        One larger than a message says only how far the job is: its text is in the transcript.
+        """
         event = JobEvent(0, record.job_id, record.status, record.progress, **more)
-        job_id = record.job_id
+        job_id, packed = record.job_id, pack(event.to_map())
+        if len(packed) > self._largest:
+            packed = pack(replace(event, window=None, segments=[]).to_map())
         await self.js.write(
             self._names.events_stream,
             self._names.events(job_id),
-            pack(event.to_map()),
+            packed,
             # The time tells it from an erased job's of the same id.
             {"Nats-Msg-Id": f"{job_id}.{record.created_at}.{key}"},
         )
@@ -348,6 +386,11 @@ class Results:
                 await self._nc.publish(self._names.state(job_id, part), b"", headers=kept_for(1))
 
 
+def _pieces(name: str, word: str, parts: int) -> list[str]:
+    """Under which names the parts lie of what is larger than a message; by a word, as two may keep it at once."""
+    return [f"{name}-{word}-{number}" for number in range(parts)]
+
+
 async def _heard(news: asyncio.Event, patience: float) -> None:
     """Wait until something is told, or patience ends: what is kept is looked at either way."""
     with contextlib.suppress(TimeoutError):
@@ -361,4 +404,7 @@ def _is_last(msg: Msg) -> bool:
 
 
 def _record(kept: Kept) -> JobRecord:
-    return JobRecord.from_map(unpack(kept.data))
+    try:
+        return JobRecord.from_map(unpack(kept.data))
+    except (BadRequest, Failed) as exc:
+        raise Unreadable from exc

@@ -190,6 +190,9 @@ class Settings(BaseModel):
     metrics_host: str = "127.0.0.1"
     """Address at which a worker serves them; a container sets 0.0.0.0."""
 
+    otel_exporter_otlp_endpoint: str | None = Field(None, pattern=r"^https?://[^\s/]+.*$")
+    """Where traces are sent to by OTLP over HTTP (`http://localhost:4318`); unset: nowhere."""
+
     @property
     def asked_model(self) -> str:
         """The model that requests without a model go to."""

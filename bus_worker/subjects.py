@@ -9,6 +9,7 @@ from bus_worker.errors import BadRequest
 __all__ = [
     "ACCEPTED_TYPES",
     "CONTENT_TYPE",
+    "HEADER_ASKED_AT",
     "HEADER_CALL_ID",
     "HEADER_CONTENT_TYPE",
     "HEADER_DEADLINE",
@@ -31,6 +32,7 @@ ACCEPTED_TYPES = frozenset({CONTENT_TYPE, "application/msgpack", "application/x-
 
 HEADER_CONTENT_TYPE = "Content-Type"
 HEADER_REQUEST_ID = "Stt-Request-Id"
+HEADER_ASKED_AT = "Stt-Asked-At"
 HEADER_CALL_ID = "Stt-Call-Id"
 HEADER_DEADLINE = "Stt-Deadline"
 HEADER_HEARTBEAT = "Stt-Heartbeat"

@@ -113,6 +113,7 @@ class Transcriber:
             landing, joined = await self.flights.board(visit, self._hear, seat)
             draft.notes |= landing.draft.notes
             draft.spans |= landing.draft.spans
+            draft.timeline += landing.draft.timeline
             if joined:
                 self.recall.counts["shared"] += 1
                 draft.note("shared", value=True)

@@ -37,6 +37,7 @@ from bus_worker.settings import Settings, environment, stage_options
 from bus_worker.signals import StopSignals
 from bus_worker.subjects import Subjects, model_token
 from bus_worker.systemd import Systemd
+from bus_worker.tracing import Tracer, open_tracer
 from bus_worker.transcriber import Transcriber
 from bus_worker.webhook_rules import WebhookRules
 
@@ -114,7 +115,9 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
         sight = _Sight(bus, Metrics(), Health(settings.stuck_after, Systemd(environment())))
         port = await _open_lookout(stack, settings, sight)
         transcriber = await _open_both(stack, settings, bus, worker_id)
-        line = _line(settings, sight.metrics, transcriber)
+        tracer = open_tracer("bus-worker", settings.otel_exporter_otlp_endpoint)
+        stack.push_async_callback(asyncio.to_thread, tracer.close)
+        line = _line(settings, sight.metrics, transcriber, tracer)
         sight.service = service = _service(settings, bus, transcriber, line)
         info = _info(settings, transcriber, service.credits.slots, port)
         discovery = Discovery(bus, info, sight.stats)
@@ -216,13 +219,16 @@ async def _open_both(
     return transcriber
 
 
-def _line(settings: Settings, metrics: Metrics, transcriber: Transcriber) -> RequestLine:
+def _line(
+    settings: Settings, metrics: Metrics, transcriber: Transcriber, tracer: Tracer
+) -> RequestLine:
     return RequestLine(
         metrics,
         transcriber.model.name,
         transcriber.worker_id,
         caches=transcriber.recall.cache.keeps,
         show_text=settings.log_text,
+        tracer=tracer,
     )
 
 

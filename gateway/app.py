@@ -17,6 +17,7 @@ from bus_worker.client import TranscribeClient
 from bus_worker.connection import make_client
 from bus_worker.errors import Unavailable
 from bus_worker.settings import Settings
+from bus_worker.tracing import open_tracer
 from gateway import docs, health, page
 from gateway.door import Door
 from gateway.errors import Errors, error_response, ours
@@ -49,6 +50,7 @@ def create_app(settings: Settings) -> Starlette:
         BadSetting: the bus's address or credentials cannot be used.
     """
     metrics = Metrics()
+    tracer = open_tracer("bus-gateway", settings.otel_exporter_otlp_endpoint)
     app = Starlette(
         routes=[
             Route("/", _root),
@@ -66,7 +68,7 @@ def create_app(settings: Settings) -> Starlette:
             *openai_routes,
         ],
         middleware=[
-            Middleware(Door, metrics=metrics),
+            Middleware(Door, metrics=metrics, tracer=tracer),
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.cors_origins,
@@ -82,6 +84,7 @@ def create_app(settings: Settings) -> Starlette:
     )
     app.router.redirect_slashes = False  # nobody is sent to where a Host header says
     app.state.metrics = metrics
+    app.state.tracer = tracer
     app.state.envelopes = {"/v1/": openai_envelope}
     app.state.openapi = document(NATIVE, JOBS, OPENAI, keyed=settings.api_key is not None)
     app.state.settings = settings
@@ -100,6 +103,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
         opening.cancel()
         await asyncio.wait({opening})
         await client.close()
+        await asyncio.to_thread(app.state.tracer.close)
 
 
 async def _open(client: TranscribeClient) -> None:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bus_worker.tracing import Tracer, read_traceparent
 from gateway.metrics import Metrics
 
 __all__ = ["Door"]
@@ -23,16 +24,19 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 """On every answer that does not bring its own."""
+FAULT = 500
+"""From here up it is ours: a caller's mistakes are no errors of a server's span."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class Door:
-    """ASGI middleware; the request's state gets `request_id` and `exits`, closed when it is over."""
+    """ASGI middleware; the request's state gets `request_id`, `traceparent` and `exits`, closed when it is over."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Args: app is what stands behind the door; metrics counts who passes."""
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer) -> None:
+        """Args: app is what stands behind the door; metrics counts who passes, tracer follows them."""
         self._app = app
         self._metrics = metrics
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -41,7 +45,11 @@ class Door:
             return
         visit = _Visit(scope, receive, send)
         async with AsyncExitStack() as exits:
-            scope["state"] |= {"request_id": visit.request_id, "exits": exits}
+            span = self._tracer.start(scope["method"], visit.traceparent, path=scope["path"])
+            exits.callback(lambda: span.end(visit.code))
+            scope["state"] |= {
+                "request_id": visit.request_id, "exits": exits, "traceparent": span.traceparent,
+            }  # fmt: skip
             with self._metrics.request(scope, lambda: visit.status):
                 await self._app(scope, visit.receive, visit.send)
 
@@ -53,12 +61,18 @@ class _Visit:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         self.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        self.traceparent = read_traceparent(headers.get("traceparent"))
         self.status = 0
         self._receive = receive
         self._send = send
         self._expecting = (
             headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         )
+
+    @property
+    def code(self) -> str:
+        """What a trace says of it."""
+        return str(self.status) if self.status >= FAULT else "ok"
 
     async def receive(self) -> Message:
         message = await self._receive()

@@ -36,6 +36,7 @@ async def transcribe(request: Request) -> Response:
     asked = {
         **fields.model_dump(exclude={"stream"}),
         "request_id": request.state.request_id,
+        "traceparent": request.state.traceparent,
         "format": upload.hint,
     }
     if fields.stream or "text/event-stream" in request.headers.get("accept", ""):

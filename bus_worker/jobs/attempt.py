@@ -6,9 +6,11 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from bus_worker import subjects
 from bus_worker.errors import BusWorkerError, DeadlineExceeded
 from bus_worker.plugin import Draft
 from bus_worker.pulls import Held
+from bus_worker.tracing import read_traceparent
 
 __all__ = ["HEARD_IN", "Attempt"]
 
@@ -26,6 +28,7 @@ class Attempt:
         self.job_id = job_id
         self.word = secrets.token_hex(8)
         """Says in the job's record that it is this attempt which has it."""
+        self.traceparent = read_traceparent(held.header(subjects.HEADER_TRACEPARENT))
         self.drafts: list[Draft] = []
         self.opening = False
         """Whether it cuts a long recording, which another worker may go on with at any place."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from bus_worker.audio import FORMATS, SAMPLE_RATE, blocks
 
-__all__ = ["LONGEST", "Window", "cut", "from_pcm", "read_windows", "to_pcm"]
+__all__ = ["EARLIEST", "LONGEST", "Window", "cut", "from_pcm", "read_windows", "to_pcm"]
 
 Samples = npt.NDArray[np.float32]
 

@@ -6,6 +6,7 @@ done twice without anybody noticing.
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -47,12 +48,7 @@ async def done(
             duration=duration, answer=answer, parts=parts, error=None,
         )  # fmt: skip
 
-    try:
-        record = (await means.results.change(job_id, how, known)).record
-    except JobNotFound:  # erased while it was heard, and so must be what was told since
-        await means.results.erase_transcript(job_id, answer, parts)
-        await means.results.erase_events(job_id)
-        raise
+    record = await _changed(means, job_id, how, known)
     if record.answer != answer:
         await means.results.erase_transcript(job_id, answer, parts)
     await after(means, record)
@@ -60,23 +56,37 @@ async def done(
 
 
 async def failed(
-    means: Means, job_id: str, error: BusWorkerError, message: bytes | None
+    means: Means, job_id: str, error: BusWorkerError, message: bytes | None, failures: int = 0
 ) -> JobRecord:
     """Give a job up; it is kept with its reason and its audio, so that it may be handed in again.
 
     Args:
         message: the job's own; None where it lies on the bus, or only its ticket is known.
+        failures: how often the work on the whole job has failed, this time included.
     """
     reason: dict[str, Any] = error_to_map(error)["error"]
 
     def how(record: JobRecord) -> JobRecord:
         if record.final:
             return record
-        return replace(record, status="failed", finished_at=time.time(), holder="", error=reason)
+        return replace(
+            record, status="failed", finished_at=time.time(), holder="", error=reason,
+            failures=max(record.failures, failures),
+        )  # fmt: skip
 
-    record = (await means.results.change(job_id, how)).record
+    record = await _changed(means, job_id, how)
     await after(means, record, message)
     return record
+
+
+async def _changed(
+    means: Means, job_id: str, how: Callable[[JobRecord], JobRecord], known: Known | None = None
+) -> JobRecord:
+    try:
+        return (await means.results.change(job_id, how, known)).record
+    except JobNotFound:  # erased meanwhile, and so must be what was written since
+        await means.results.erase_since(job_id)
+        raise
 
 
 async def after(means: Means, record: JobRecord, message: bytes | None = None) -> None:
@@ -105,7 +115,8 @@ async def after(means: Means, record: JobRecord, message: bytes | None = None) -
 
 
 async def _bury(means: Means, record: JobRecord, message: bytes | None) -> None:
-    message = message or await means.results.source(record.job_id)
+    if message is None:
+        message = await means.results.source(record.job_id)
     if message is None:  # another one has kept it, and erased what was needed for that
         return
     reason = record.error or {}

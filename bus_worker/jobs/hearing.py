@@ -41,7 +41,7 @@ async def take_window(means: Means, attempt: Attempt) -> None:
         return
     known = await means.results.known(attempt.job_id)
     if known is None or known.record.erased:
-        await held.done()
+        await _drop(means, attempt)
         return
     if known.record.final:  # and whoever ended it may have died of it
         await ending.after(means, known.record)
@@ -71,6 +71,13 @@ async def take_window(means: Means, attempt: Attempt) -> None:
         await _again(means, attempt, window, trouble, Failed())
     else:
         await held.done()
+
+
+async def _drop(means: Means, attempt: Attempt) -> None:
+    """Be done with a window of a job that was erased."""
+    if attempt.held.delivered > 1:  # who had it before may have noted what it cost
+        await means.results.erase_since(attempt.job_id)
+    await attempt.held.done()
 
 
 async def _begin(means: Means, attempt: Attempt, window: WindowRequest) -> Trouble:
@@ -114,7 +121,8 @@ async def hear(means: Means, attempt: Attempt, window: WindowRequest) -> WindowR
     draft = attempt.draft(
         samples=samples, duration=len(samples) / SAMPLE_RATE, options=window.options
     )
-    with noted(means, "window", window=window.number, request_id=window.request_id) as note:
+    parent = attempt.traceparent
+    with noted(means, "window", parent, window=window.number, request_id=window.request_id) as note:
         note.known["bytes"] = len(window.pcm)
         note.draft = draft
         answer, note.stages = await attempt.run(means.transcriber.hear(draft, window.stages))
@@ -154,9 +162,8 @@ async def window_done(means: Means, record: JobRecord, number: int, result: Wind
 
     try:
         known = await results.change(job_id, count)
-    except JobNotFound:  # erased while it was heard, and so must be what was told since
-        await results.erase_window(job_id, number)
-        await results.erase_events(job_id)
+    except JobNotFound:  # erased while it was heard, and so must be what was written since
+        await results.erase_since(job_id)
         raise
     if known.record.final:
         await results.erase_window(job_id, number)

@@ -27,14 +27,23 @@ class Note:
 
 
 @contextmanager
-def noted(means: Means, lane: Lane, *, waited: float | None = None, **known: Any) -> Iterator[Note]:
+def noted(
+    means: Means,
+    lane: Lane,
+    traceparent: str | None,
+    *,
+    waited: float | None = None,
+    **known: Any,
+) -> Iterator[Note]:
     """Note what is done in the block, however it ends.
 
     Args:
+        traceparent: what it is a part of.
         waited: seconds that it lay in its queue, where this is the first attempt.
         known: what its line says of it.
     """
     began, note, code = time.monotonic(), Note(known), Cancelled.code
+    at = time.time()
     try:
         yield note
         code = "ok"
@@ -54,5 +63,8 @@ def noted(means: Means, lane: Lane, *, waited: float | None = None, **known: Any
             note.stages,
             note.draft.spans,
             note.draft.notes,
+            at,
+            traceparent,
+            note.draft.timeline,
         )
         means.line.write(work, note.known, means.line.words(note.heard) if note.heard else None)

@@ -16,12 +16,12 @@ from bus_worker.audio import FORMATS
 from bus_worker.errors import TooLarge
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs.attempt import Attempt
-from bus_worker.jobs.cutting import Window, read_windows, to_pcm
+from bus_worker.jobs.cutting import EARLIEST, Window, read_windows, to_pcm
 from bus_worker.jobs.hearing import finish_if_complete, hear, window_done
 from bus_worker.jobs.means import Means
 from bus_worker.messages import pack
 from bus_worker.plugin import SAMPLE_RATE
-from bus_worker.requests import JobRequest, WindowRequest
+from bus_worker.requests import MAX_WINDOWS, JobRequest, WindowRequest
 from bus_worker.subjects import Priority
 
 __all__ = ["open_recording"]
@@ -112,10 +112,11 @@ class _Opener:
         """The recording's windows, the next one cut while the last is on its way."""
         means, attempt = self._means, self._attempt
         fits = (means.checks.largest - BESIDES) / BYTES_A_SECOND
+        longest = max(1.0, min(means.limits.longest_clip, fits))
         windows = read_windows(
             file,
-            longest=max(1.0, min(means.limits.longest_clip, fits)),
-            max_duration=means.limits.max_duration,
+            longest=longest,
+            max_duration=min(means.limits.max_duration, (MAX_WINDOWS - 1) * EARLIEST * longest),
             formats=means.limits.formats or FORMATS,
         )
         draft = attempt.draft(limit=None)
@@ -172,6 +173,8 @@ class _Opener:
             # The sequence tells it from an erased job's of the same id.
             "Nats-Msg-Id": f"{record.job_id}.{record.sequence}.{window.number}",
         }
+        if self._attempt.traceparent is not None:
+            headers[subjects.HEADER_TRACEPARENT] = self._attempt.traceparent
         payload = pack(window.model_dump(exclude_defaults=True) | {"number": window.number})
         await self._means.results.js.write(names.windows_stream, subject, payload, headers)
 

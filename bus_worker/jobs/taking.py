@@ -7,7 +7,7 @@ from dataclasses import replace
 import structlog
 
 from bus_worker import subjects
-from bus_worker.errors import AudioTooLong, BadRequest, BusWorkerError, Failed
+from bus_worker.errors import AudioTooLong, BadRequest, BusWorkerError, Failed, JobNotFound
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs import ending
 from bus_worker.jobs.attempt import Attempt
@@ -19,7 +19,7 @@ from bus_worker.jobs.opening import open_recording
 from bus_worker.jobs.telling import tell_caller
 from bus_worker.messages import Ticket
 from bus_worker.pulls import Held
-from bus_worker.requests import JobRequest, read_job
+from bus_worker.requests import JobRequest, read_ends, read_job
 from bus_worker.results import Known
 from bus_worker.webhook_rules import check_url
 
@@ -56,10 +56,22 @@ async def take_job(means: Means, attempt: Attempt) -> None:
     if record.deaths >= MAX_DEATHS:
         await _give_up(means, attempt, Failed(f"{MAX_DEATHS} workers died at it"))
         return
+    try:
+        await _see_through(means, attempt, known)
+    except JobNotFound:  # erased meanwhile, and so must be what was written since
+        await means.results.erase_since(record.job_id)
+        raise
+
+
+async def _see_through(means: Means, attempt: Attempt, known: Known) -> None:
+    """Do the work, and what its end asks for; that somebody began is told beside it."""
+    record = known.record
     telling = asyncio.create_task(means.results.tell(record, f"begun-{record.attempts}"))
     waited = time.time() - record.created_at if record.attempts == 1 else None
     try:
-        with noted(means, "job", waited=waited, request_id=record.request_id) as note:
+        with noted(
+            means, "job", attempt.traceparent, waited=waited, request_id=record.request_id
+        ) as note:
             await _work(means, attempt, known, note)
     except BusWorkerError as error:
         await _again(means, attempt, record, error)
@@ -67,7 +79,7 @@ async def take_job(means: Means, attempt: Attempt) -> None:
         _log.exception("job_broke")
         await _again(means, attempt, record, Failed())
     else:
-        await held.done()
+        await attempt.held.done()
     finally:
         await asyncio.wait({telling})
         if not telling.cancelled() and (why := telling.exception()) is not None:
@@ -99,14 +111,17 @@ async def _begin(means: Means, attempt: Attempt) -> Known:
             job_id=attempt.job_id, status="queued", model=means.transcriber.model.name,
             priority=held.queue.consumer.rpartition("-")[2], created_at=held.at,
             request_id=held.header(subjects.HEADER_REQUEST_ID) or attempt.job_id,
+            traceparent=attempt.traceparent,
         )  # fmt: skip
         known = await means.results.create(mine(fresh), erased)
     return await means.results.change(attempt.job_id, mine, known)
 
 
 async def _work(means: Means, attempt: Attempt, known: Known, note: Note) -> None:
+    known = await _kept(means, known, attempt.held.data)
     request = read_job(attempt.held.data)
-    known = await _kept(means, known, request)
+    for name, check in CHECKS.items():
+        check(means, getattr(request, name))
     note.known["bytes"] = request.claim.size if request.claim else len(request.audio)
     if request.claim is None or request.claim.size <= means.transcriber.max_bytes:
         try:
@@ -118,24 +133,34 @@ async def _work(means: Means, attempt: Attempt, known: Known, note: Note) -> Non
     await open_recording(means, attempt, known.record, request)
 
 
-async def _kept(means: Means, known: Known, request: JobRequest) -> Known:
-    """What the message says of the end, checked, in the record: the windows' hearers never see the message.
+async def _kept(means: Means, known: Known, message: bytes) -> Known:
+    """What the message says of the end in the record: the windows' hearers never see the message.
 
-    Raises:
-        BadRequest: a subject or an address that must not be told.
+    What is good of it is noted first, so that who sent nonsense beside it is told so.
     """
-    if request.reply_to is not None and not means.names.may_tell(request.reply_to):
+    ends = read_ends(message)
+    for name, check in CHECKS.items():
+        try:
+            check(means, ends[name])
+        except BadRequest:
+            ends[name] = None
+    return await means.results.change(known.record.job_id, lambda was: replace(was, **ends), known)
+
+
+def _check_reply_to(means: Means, subject: str | None) -> None:
+    if subject is not None and not means.names.may_tell(subject):
         raise BadRequest(
             f"'reply_to': must lie under _INBOX. or {means.names.prefix}.results., without wildcards"
         )
-    if request.webhook is not None:
-        check_url(request.webhook, means.rules)
-    claim = request.claim.model_dump() if request.claim else None
-    return await means.results.change(
-        known.record.job_id,
-        lambda was: replace(was, reply_to=request.reply_to, webhook=request.webhook, claim=claim),
-        known,
-    )
+
+
+def _check_webhook(means: Means, url: str | None) -> None:
+    if url is not None:
+        check_url(url, means.rules)
+
+
+CHECKS = {"reply_to": _check_reply_to, "webhook": _check_webhook}
+"""What a caller names to be told, and what refuses it."""
 
 
 async def _in_one_piece(
@@ -179,7 +204,7 @@ async def _again(means: Means, attempt: Attempt, record: JobRecord, error: BusWo
         "job_failed", job_id=record.job_id, code=error.code, why=error.message, again_after=wait
     )
     if wait is None:
-        await _give_up(means, attempt, error)
+        await _give_up(means, attempt, error, failures)
         return
 
     def release(was: JobRecord) -> JobRecord:
@@ -194,6 +219,8 @@ async def _again(means: Means, attempt: Attempt, record: JobRecord, error: BusWo
     await attempt.held.back(wait)
 
 
-async def _give_up(means: Means, attempt: Attempt, error: BusWorkerError) -> None:
-    await ending.failed(means, attempt.job_id, error, attempt.held.data)
+async def _give_up(
+    means: Means, attempt: Attempt, error: BusWorkerError, failures: int = 0
+) -> None:
+    await ending.failed(means, attempt.job_id, error, attempt.held.data, failures)
     await attempt.held.buried()

@@ -30,7 +30,14 @@ async def tell_caller(means: Means, record: JobRecord) -> None:
     """Tell a final record where the job asks for it; webhooks are queued, once."""
     if record.webhook is not None:
         names = means.names
-        told = pack({"job_id": record.job_id, "url": record.webhook, "kind": record.status})
+        told = pack(
+            {
+                "job_id": record.job_id,
+                "url": record.webhook,
+                "kind": record.status,
+                "traceparent": record.traceparent,
+            }
+        )
         once = {"Nats-Msg-Id": f"{record.job_id}.{record.sequence}.webhook"}
         await means.results.js.write(names.webhooks_stream, names.webhooks, told, once)
     if record.reply_to is not None and means.names.may_tell(record.reply_to):
@@ -128,10 +135,17 @@ class WebhookLine:
             "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.finished_at)),
             "data": {**record.shown().to_map(), **_result(await outcome(self._means, record))},
         }
-        await self._webhooks.deliver(
-            said["url"], json.dumps(body, ensure_ascii=False).encode(),
-            job_id=record.job_id, kind=str(said["kind"]), attempt=held.delivered,
-        )  # fmt: skip
+        tracer = self._means.line.tracer
+        span = tracer.start("webhook", said.get("traceparent"), kind="client")
+        code = "not_delivered"
+        try:
+            await self._webhooks.deliver(
+                said["url"], json.dumps(body, ensure_ascii=False).encode(),
+                job_id=record.job_id, kind=str(said["kind"]), attempt=held.delivered,
+            )  # fmt: skip
+            code = "ok"
+        finally:
+            span.end(code)
 
 
 def _result(outcome: dict[str, Any]) -> dict[str, Any]:

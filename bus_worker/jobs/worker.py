@@ -27,6 +27,7 @@ from bus_worker.jobs.telling import WebhookLine
 from bus_worker.lanes import Lanes
 from bus_worker.messages import unpack_hostile
 from bus_worker.pulls import Held, Pulls, WorkQueue
+from bus_worker.results import Unreadable
 from bus_worker.streams import ACK_WAIT, check_queues
 from bus_worker.subjects import PRIORITIES, Priority
 
@@ -100,10 +101,10 @@ class JobWorker:
             await asyncio.wait({self._starting})
         if self._started:
             await self.lanes.stop()
+            self.give_up(opening=True)
             await self._webhooks.stop()
             await self._pulls.stop()
         await self._means.bus.unsubscribe(self._subs)
-        self.give_up(opening=True)
 
     def give_up(self, *, opening: bool = False) -> None:
         """Leave what is in hand to another worker, now; or only the recordings that are being opened."""
@@ -146,6 +147,10 @@ class JobWorker:
                 self.counts["seen_through"] += 1
             except JobNotFound:  # erased meanwhile: nobody wants it
                 await held.done()
+            except Unreadable as exc:  # and so for whoever has it next: else it came again for ever
+                self.counts[exc.code] += 1
+                _log.error("job_buried", why=exc.message)
+                await held.buried()
             except BusWorkerError as exc:
                 # The bus was away too long to write anything down: then it comes again.
                 self.counts[exc.code] += 1

@@ -63,6 +63,7 @@ async def _submit(request: Request) -> Response:
         upload.audio,
         idempotency_key=key,
         request_id=request.state.request_id,
+        traceparent=request.state.traceparent,
         format=upload.hint,
         **fields.model_dump(),
     )

@@ -95,6 +95,7 @@ def _question(request: Request, upload: Upload, asked: Asked) -> dict[str, Any]:
         "format": upload.hint,
         "model": model_on_the_bus(asked.model, request.app.state.settings),
         "request_id": request.state.request_id,
+        "traceparent": request.state.traceparent,
         "stages": asked.stages,
         **asked.options,
     }

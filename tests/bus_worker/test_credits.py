@@ -2,10 +2,13 @@
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 
 from bus_worker.bus import Bus
 from bus_worker.credits import Credits
@@ -40,8 +43,6 @@ async def ask(nc: Client, data: bytes, limit: float = 10) -> bytes:
 
 
 async def knock(nc: Client, data: bytes, limit: float = 10) -> bytes:
-    from nats.errors import NoRespondersError  # noqa: PLC0415 - beside its only use
-
     async with asyncio.timeout(limit):
         while True:
             try:
@@ -183,3 +184,123 @@ async def test_an_offered_slot_costs_one_subscription(workers: Workers):
     for n in range(200):
         await knock(nc, b"%d" % n)
     await until(lambda: len(bus.client._subs) <= 3)
+
+
+class Chore:
+    """Work that came on no credit; done when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.waiting = 0
+
+    async def work(self) -> None:
+        self.begun.set()
+        await self.may_end.wait()
+
+    @asynccontextmanager
+    async def meanwhile(self) -> AsyncIterator[None]:
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+
+async def test_work_takes_a_slot_that_the_bus_is_offered_no_more(workers: Workers):
+    desk, chore = Desk(0), Chore()
+    _, offered = await open_desk(workers, desk)
+    nc = (await workers.bus()).client
+    assert offered.begin(chore.work())
+    assert (offered.busy, offered.free, offered.room) == (1, 0, 0)
+    await until(lambda: not offered._spent)  # the server has heard of it
+    with pytest.raises(NoRespondersError):
+        await ask(nc, b"x")
+    chore.may_end.set()
+    assert await knock(nc, b"x") == b"x"
+
+
+async def test_work_that_there_is_no_slot_for_is_not_begun(workers: Workers):
+    desk, chore = Desk(0.2), Chore()
+    _, offered = await open_desk(workers, desk)
+    call = asyncio.create_task(ask((await workers.bus()).client, b"x"))
+    await until(lambda: offered.busy == 1)
+    assert not offered.begin(chore.work())
+    await call
+    assert not chore.begun.is_set()
+
+
+async def test_a_message_on_its_way_to_a_slot_that_work_took_waits_for_the_next(workers: Workers):
+    desk, chore = Desk(0), Chore()
+    bus, offered = await open_desk(workers, desk)
+    (sub,) = offered._idle
+    assert offered.begin(chore.work())
+    await bus.client._process_msg(sub._id, b"work", b"", b"x", None)  # sent before it was withdrawn
+    await until(lambda: offered.overshoot == 1)
+    assert desk.done == []
+    chore.may_end.set()
+    await until(lambda: desk.done == [b"x"])
+
+
+async def test_work_that_waits_gets_the_next_slot_before_the_bus_does(workers: Workers):
+    desk, first, following = Desk(0), Chore(), Chore()
+    _, offered = await open_desk(workers, desk)
+    nc = (await workers.bus()).client
+    offered.begin(first.work())
+    offered.begin_next(following.work(), following.meanwhile())
+    await until(lambda: following.waiting == 1)
+    assert (offered.busy, offered.aside, offered.room) == (1, 1, -1)
+    call = asyncio.create_task(knock(nc, b"x"))
+    first.may_end.set()
+    await following.begun.wait()
+    assert (offered.busy, offered.aside, following.waiting) == (1, 0, 0)
+    assert desk.done == []
+    following.may_end.set()
+    assert await call == b"x"
+
+
+async def test_work_that_is_called_off_while_it_waits_never_begins(workers: Workers):
+    desk, first, following = Desk(0), Chore(), Chore()
+    _, offered = await open_desk(workers, desk)
+    nc = (await workers.bus()).client
+    offered.begin(first.work())
+    task = offered.begin_next(following.work(), following.meanwhile())
+    await until(lambda: following.waiting == 1)
+    first.may_end.set()
+    task.cancel()
+    await asyncio.wait({task})
+    assert not following.begun.is_set()
+    assert await knock(nc, b"x") == b"x"
+    assert (offered.busy, offered.aside) == (0, 0)
+
+
+async def test_work_called_off_in_the_moment_it_gets_its_slot_gives_it_back(workers: Workers):
+    desk, first, following = Desk(0), Chore(), Chore()
+    _, offered = await open_desk(workers, desk)
+    offered.begin(first.work())
+    task = offered.begin_next(following.work(), following.meanwhile())
+    await until(lambda: following.waiting == 1)
+    first.may_end.set()
+    await until(lambda: task in offered._running)
+    task.cancel()
+    await asyncio.wait({task})
+    await until(lambda: offered.free == 1)
+    assert (offered.busy, offered.aside) == (0, 0)
+
+
+async def test_of_work_whose_threads_hang_it_is_known_since_when(workers: Workers):
+    _, offered = await open_desk(workers, Desk(0))
+    told, may_end = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        offered.told()
+        told.set()
+        await may_end.wait()
+
+    offered.begin(work())
+    await told.wait()
+    assert len(offered.stuck) == 1
+    assert await offered.stop(30, answered=lambda: len(offered.stuck) == offered.busy) is False
+    may_end.set()
+    await until(lambda: not offered.stuck)
+    assert offered.busy == 0

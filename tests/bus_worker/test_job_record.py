@@ -24,6 +24,23 @@ def test_keys_of_a_later_version_are_ignored_and_missing_ones_are_not():
         JobRecord.from_map({"job_id": "j"})
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"job_id": 1}, {"status": "gone"}, {"status": []}, {"windows": "3"}, {"sequence": None},
+        {"deaths": "x"}, {"done": "text"}, {"claim": [1]}, {"created_at": "now"}, {"told": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_of_another_type_cannot_be_read(wrong):
+    with pytest.raises(Failed, match="cannot be read"):
+        JobRecord.from_map({**record().to_map(), **wrong})
+
+
+def test_a_whole_number_stands_for_a_time_too():
+    assert JobRecord.from_map({**record().to_map(), "created_at": 7}).created_at == 7
+
+
 def test_what_is_shown_holds_nothing_of_the_audio_or_of_who_is_told():
     shown = record(claim={"id": "secret"}, webhook="https://secret", reply_to="secret").shown()
     assert type(shown) is JobStatus

@@ -11,8 +11,8 @@ from bus_worker.bus import Address, Bus, connect
 from bus_worker.embedded import NatsServer, nats_server
 from bus_worker.errors import BadRequest, JobNotFound, Unavailable
 from bus_worker.job_record import JobEvent, JobRecord
-from bus_worker.messages import Segment, error_to_map
-from bus_worker.results import Known, Results, Trouble
+from bus_worker.messages import Segment, error_to_map, pack
+from bus_worker.results import Known, Results, Trouble, Unreadable
 from bus_worker.streams import make_streams
 from bus_worker.subjects import Subjects
 from tests.helpers.house import until
@@ -59,6 +59,19 @@ async def test_a_job_is_made_once_and_read_by_all(results: Results):
     assert made == await results.known("j") == Known(QUEUED, made.sequence)
     assert await results.create(replace(QUEUED, model="other")) is None
     assert await results.record("j") == QUEUED
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\xc1", pack({"job_id": 1}), pack({"status": "queued"})], ids=repr
+)
+async def test_a_record_that_cannot_be_read_is_said_to_whoever_asks(
+    results: Results, garbage: bytes
+):
+    await results.js.write("STT_STATE", NAMES.state("j", "status"), garbage)
+    with pytest.raises(Unreadable, match="one version"):
+        await results.record("j")
+    with pytest.raises(Unreadable):
+        await results.change("j", lambda was: was)
 
 
 async def test_twenty_writers_at_once_lose_no_change(results: Results):

@@ -119,7 +119,7 @@ class Case:
             yield f"windows told: {windows}"
         if [event for event in events if event.final] != events[-1:]:
             yield f"ends told: {events}"
-        if (kept := await kept_of(nc, job.id, but=("text-", "h"))) != {"status"}:
+        if (kept := await kept_of(nc, job.id, but=("text-",))) != {"status"}:
             yield f"kept: {kept}"
         if await audio_left(nc, record):
             yield "its audio is left"
