@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import structlog
 
 from bus_worker import bus as bus_room
 from bus_worker import health as room
@@ -19,6 +18,7 @@ from bus_worker.service import Service
 from bus_worker.systemd import Systemd
 from tests.helpers.house import Workers, until
 from tests.helpers.processes import hold
+from tests.helpers.scrape import overheard
 
 NOBODY = Systemd({})
 
@@ -62,14 +62,16 @@ async def test_a_busy_worker_is_ready(workers: Workers):
         await asking
 
 
-async def test_a_bus_that_is_gone_is_said_and_its_return_too(workers: Workers):
+async def test_a_bus_that_is_gone_is_said_and_its_return_too(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+):
     service = await workers.start(seconds=0)
     async with watching(service) as health:
-        with structlog.testing.capture_logs() as lines:
-            await workers.server.stop()
-            await until_said(health, "the bus is away")
-            await workers.server.start()
-            await until_said(health)
+        lines = overheard(monkeypatch, "bus_worker.health")
+        await workers.server.stop()
+        await until_said(health, "the bus is away")
+        await workers.server.start()
+        await until_said(health)
         assert [line["event"] for line in lines] == ["not_ready", "ready_again"]
         assert lines[0]["reasons"] == ["the bus is away"]
         assert health.not_live() == []

@@ -1,5 +1,9 @@
-"""What a worker's metrics say, as a plain map."""
+"""What a worker's metrics and its log lines say, as plain maps."""
 
+from typing import Any
+
+import pytest
+import structlog
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -15,3 +19,13 @@ def scraped(metrics: Metrics) -> dict[str, float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+def overheard(monkeypatch: pytest.MonkeyPatch, *rooms: str) -> list[dict[str, Any]]:
+    """The log lines of these rooms from now on; a logger that was used before keeps its own way else."""
+    capture = structlog.testing.LogCapture()
+    for room in rooms:
+        log = structlog.wrap_logger(None, [capture], wrapper_class=structlog.BoundLogger)
+        monkeypatch.setattr(f"{room}._log", log)
+    lines: list[dict[str, Any]] = capture.entries
+    return lines

@@ -3,7 +3,7 @@
 import contextlib
 
 import numpy as np
-import structlog
+import pytest
 
 from bus_worker.errors import BusWorkerError
 from bus_worker.jobs import Limits
@@ -15,7 +15,7 @@ from plugins.decode import decode
 from tests.helpers.course import idle
 from tests.helpers.house import Workers, until
 from tests.helpers.jobs import receiver
-from tests.helpers.scrape import scraped
+from tests.helpers.scrape import overheard, scraped
 from tests.helpers.tones import encode, noise, wav_bytes
 
 CLIP = wav_bytes(noise(0.4))
@@ -23,22 +23,24 @@ LARGE = encode(np.stack([noise(2.5, 48_000)] * 5, axis=1), 48_000, "wav")
 """A recording of three windows, more than a message takes."""
 
 
-async def test_what_becomes_of_jobs_is_said_and_counted(workers: Workers):
+async def test_what_becomes_of_jobs_is_said_and_counted(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+):
     line = RequestLine(Metrics(), "pretend", "w1")
-    with structlog.testing.capture_logs() as lines:
-        await workers.start(
-            decode, pretend, options={"decode": {"max_duration": 1.0}}, slots=2, seconds=0.0,
-            jobs=Limits(longest_clip=1.0), line=line, rules=WebhookRules.read(None, ("127.0.0.1",)),
-        )  # fmt: skip
-        client, nc = await workers.client(), (await workers.bus()).client
-        async with receiver() as hooks:
-            for audio in (CLIP, LARGE, b"no audio at all"):
-                job = await client.submit(audio, request_id="mine", webhook=hooks.url)
-                with contextlib.suppress(BusWorkerError):
-                    await job.result(20)
-            await until(lambda: len(hooks.heard) == 3)
-            await idle(nc)
-        ended = [entry for entry in lines if entry["event"] == "job"]
+    lines = overheard(monkeypatch, "bus_worker.request_line", "bus_worker.jobs.ending")
+    await workers.start(
+        decode, pretend, options={"decode": {"max_duration": 1.0}}, slots=2, seconds=0.0,
+        jobs=Limits(longest_clip=1.0), line=line, rules=WebhookRules.read(None, ("127.0.0.1",)),
+    )  # fmt: skip
+    client, nc = await workers.client(), (await workers.bus()).client
+    async with receiver() as hooks:
+        for audio in (CLIP, LARGE, b"no audio at all"):
+            job = await client.submit(audio, request_id="mine", webhook=hooks.url)
+            with contextlib.suppress(BusWorkerError):
+                await job.result(20)
+        await until(lambda: len(hooks.heard) == 3)
+        await idle(nc)
+    ended = [entry for entry in lines if entry["event"] == "job"]
     said = scraped(line.metrics)
     assert [said[f"jobs_total,status={s}"] for s in ("done", "failed", "cancelled")] == [2, 1, 0]
     assert [entry["status"] for entry in ended] == ["done", "done", "failed"]
