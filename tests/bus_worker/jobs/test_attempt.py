@@ -12,7 +12,7 @@ from bus_worker.pulls import Held
 
 
 def attempt() -> Attempt:
-    return Attempt(cast(Held, SimpleNamespace()), "j1")
+    return Attempt(cast(Held, SimpleNamespace(header=lambda _: None)), "j1")
 
 
 async def forever(ended: list[str]) -> None:
