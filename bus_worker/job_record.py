@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from bus_worker.errors import BusWorkerError, Failed
 from bus_worker.messages import Segment, error_to_map, map_to_error, segment_to_map
 
-__all__ = ["FINAL", "JobEvent", "JobRecord", "JobState", "JobStatus"]
+__all__ = ["FINAL", "JobEvent", "JobRecord", "JobState", "JobStatus", "Known", "Trouble"]
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 STATES: frozenset[JobState] = frozenset(get_args(JobState))
@@ -170,3 +170,19 @@ class JobEvent:
             return cls(**{**known, "id": number})
         except (TypeError, AttributeError) as exc:
             raise Failed("an event cannot be read; are all of one version?") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A job's record as it was read, and where it lay then."""
+
+    record: JobRecord
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """How often a window was begun and never ended, and how often the work itself failed."""
+
+    starts: int = 0
+    failures: int = 0

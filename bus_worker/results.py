@@ -11,7 +11,7 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from nats.aio.client import Client
@@ -20,11 +20,11 @@ from nats.aio.msg import Msg
 from bus_worker.bus import HEADROOM, bus_errors
 from bus_worker.errors import BadRequest, Failed, JobNotFound
 from bus_worker.jetstream import Conflict, JetStream, Kept, if_last, kept_for
-from bus_worker.job_record import FINAL, JobEvent, JobRecord
+from bus_worker.job_record import FINAL, JobEvent, JobRecord, Known, Trouble
 from bus_worker.messages import pack, unpack
 from bus_worker.subjects import Subjects
 
-__all__ = ["RESULTS_KEPT", "Known", "Results", "Trouble", "Unreadable"]
+__all__ = ["RESULTS_KEPT", "Results", "Unreadable"]
 
 RESULTS_KEPT = 86_400.0
 """Seconds that a job is known after its end, unless the workers' settings say otherwise."""
@@ -45,22 +45,6 @@ LAST_SEQUENCE = 1 << 63
 
 class Unreadable(Failed):
     """What is kept of the job cannot be read; are all of one version?"""
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A job's record as it was read, and where it lay then."""
-
-    record: JobRecord
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """How often a window was begun and never ended, and how often the work itself failed."""
-
-    starts: int = 0
-    failures: int = 0
 
 
 class Results:

@@ -15,11 +15,10 @@ import structlog
 from bus_worker.claim_check import Deposit
 from bus_worker.dead_letters import DeadLetter
 from bus_worker.errors import BusWorkerError, JobNotFound
-from bus_worker.job_record import JobRecord
+from bus_worker.job_record import JobRecord, Known
 from bus_worker.jobs.means import Means
 from bus_worker.jobs.telling import tell_caller
 from bus_worker.messages import error_to_map
-from bus_worker.results import Known
 
 __all__ = ["after", "done", "failed"]
 

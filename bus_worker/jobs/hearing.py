@@ -7,7 +7,7 @@ from dataclasses import replace
 import structlog
 
 from bus_worker.errors import BadRequest, BusWorkerError, Failed, JobNotFound
-from bus_worker.job_record import JobRecord
+from bus_worker.job_record import JobRecord, Trouble
 from bus_worker.jobs import ending
 from bus_worker.jobs.attempt import Attempt
 from bus_worker.jobs.cutting import from_pcm
@@ -18,7 +18,6 @@ from bus_worker.jobs.noting import noted
 from bus_worker.messages import Timings, Transcript
 from bus_worker.plugin import SAMPLE_RATE
 from bus_worker.requests import WindowRequest, read_window
-from bus_worker.results import Trouble
 
 __all__ = ["finish_if_complete", "hear", "take_window", "window_done"]
 

@@ -8,7 +8,7 @@ import structlog
 
 from bus_worker import subjects
 from bus_worker.errors import AudioTooLong, BadRequest, BusWorkerError, Failed, JobNotFound
-from bus_worker.job_record import JobRecord
+from bus_worker.job_record import JobRecord, Known
 from bus_worker.jobs import ending
 from bus_worker.jobs.attempt import Attempt
 from bus_worker.jobs.hearing import finish_if_complete
@@ -20,7 +20,6 @@ from bus_worker.jobs.telling import tell_caller
 from bus_worker.messages import Ticket
 from bus_worker.pulls import Held
 from bus_worker.requests import JobRequest, read_ends, read_job
-from bus_worker.results import Known
 from bus_worker.webhook_rules import check_url
 
 __all__ = ["id_of", "take_job"]

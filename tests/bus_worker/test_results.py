@@ -10,9 +10,9 @@ import pytest
 from bus_worker.bus import Address, Bus, connect
 from bus_worker.embedded import NatsServer, nats_server
 from bus_worker.errors import BadRequest, JobNotFound, Unavailable
-from bus_worker.job_record import JobEvent, JobRecord
+from bus_worker.job_record import JobEvent, JobRecord, Known, Trouble
 from bus_worker.messages import Segment, error_to_map, pack
-from bus_worker.results import Known, Results, Trouble, Unreadable
+from bus_worker.results import Results, Unreadable
 from bus_worker.streams import make_streams
 from bus_worker.subjects import Subjects
 from tests.helpers.house import until
