@@ -16,6 +16,9 @@ __all__ = ["OtlpSpan", "OtlpTracer"]
 CLOSE_WITHIN = 2_000
 """Milliseconds that sending the last spans may take."""
 
+PATIENCE = 3
+"""Seconds that one batch is tried for: a collector that is away must not keep a worker from leaving."""
+
 _W3C = TraceContextTextMapPropagator()
 
 
@@ -50,7 +53,7 @@ class OtlpTracer:
     def __init__(self, service: str, endpoint: str) -> None:
         resource = Resource.create({"service.name": service, "service.version": __version__})
         self._provider = TracerProvider(resource=resource)
-        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
+        exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=PATIENCE)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("bus-worker", __version__)
 

@@ -6,6 +6,7 @@ import secrets
 import time
 from contextlib import AsyncExitStack
 
+import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,6 +14,8 @@ from bus_worker.tracing import Tracer, read_traceparent
 from gateway.metrics import Metrics
 
 __all__ = ["Door"]
+
+_log = structlog.get_logger(__name__)
 
 LINGER = 1.0
 """Seconds in which a body that nobody wants is still read: a socket closed on it would lose the answer."""
@@ -26,6 +29,8 @@ HEADERS = {
 """On every answer that does not bring its own."""
 FAULT = 500
 """From here up it is ours: a caller's mistakes are no errors of a server's span."""
+PROBES = frozenset({"/", "/live", "/ready", "/health", "/metrics", "/stats"})
+"""Asked every few seconds, by programs."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -50,8 +55,25 @@ class Door:
             scope["state"] |= {
                 "request_id": visit.request_id, "exits": exits, "traceparent": span.traceparent,
             }  # fmt: skip
+            began = time.monotonic()
+            exits.callback(lambda: _say(scope, visit, span.traceparent, began))
             with self._metrics.request(scope, lambda: visit.status):
                 await self._app(scope, visit.receive, visit.send)
+
+
+def _say(scope: Scope, visit: "_Visit", traceparent: str | None, began: float) -> None:
+    """The request's one line; the worker's has the same ids. A probe's is for who looks closely."""
+    route = getattr(scope.get("route"), "path", "other")
+    say = _log.debug if route in PROBES else _log.info
+    say(
+        "http",
+        method=scope["method"],
+        route=route,
+        status=visit.status or None,  # None: its caller left before there was one
+        seconds=round(time.monotonic() - began, 4),
+        request_id=visit.request_id,
+        **({"trace_id": traceparent.split("-")[1]} if traceparent else {}),
+    )
 
 
 class _Visit:

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from bus_worker import tracing
@@ -57,8 +58,8 @@ def test_an_endpoint_without_the_library_is_told_of_and_costs_nothing_more(
 
 
 async def test_a_request_over_http_is_one_trace_from_the_door_to_the_engine(workers: Workers):
-    """And the worker's line names it."""
-    with collector() as there, capture_logs() as entries:
+    """And the lines of both sides name it."""
+    with collector() as there, capture_logs([merge_contextvars]) as entries:
         worker_tracer = OtlpTracer("bus-worker", there.url)
         line = RequestLine(model="pretend", worker_id="w1", tracer=worker_tracer)
         await workers.start(decode, limits, pretend, tidy, line=line, seconds=0.05)
@@ -72,6 +73,9 @@ async def test_a_request_over_http_is_one_trace_from_the_door_to_the_engine(work
         assert answer.status_code == 200
         (said,) = (entry for entry in entries if entry["event"] == "request")
         assert said["trace_id"] == TRACE
+        (told,) = (entry for entry in entries if entry["event"] == "http")
+        assert (told["route"], told["status"], told["trace_id"]) == ("/transcribe", 200, TRACE)
+        assert told["request_id"] == said["request_id"] == answer.headers["X-Request-Id"]
         worker_tracer.close()
     assert {span.trace_id.hex() for _, span in there.spans} == {TRACE}
     outside = there.named("bus-gateway", "POST")
