@@ -23,6 +23,8 @@ PROVISIONING = DEPLOY / "grafana" / "provisioning"
 DASHBOARD = json.loads((PROVISIONING / "dashboards" / "bus-worker.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
+LOOKS = 30
+"""Times that a query without an answer is put again: Prometheus looks once a second, when it gets to it."""
 NAMED = re.compile(r"\b(?:bus_worker|bus_gateway|process)_\w+")
 HEARD = {
     "PIPELINE": "decode,limits,whisper,tidy", "WHISPER_MODEL": "tiny.en", "WHISPER__VAD": "false",
@@ -89,9 +91,12 @@ async def test_every_query_of_dashboard_and_alerts_is_answered_by_a_real_prometh
 
 async def answered(seen: Prometheus, expr: str) -> bool:
     """Whether a panel's query gives numbers, with every worker chosen and a range as short as our looks."""
-    return bool(
-        await seen.values(expr.replace("$instance", ".*").replace("$__rate_interval", "30s"))
-    )
+    asked = expr.replace("$instance", ".*").replace("$__rate_interval", "30s")
+    for _ in range(LOOKS):
+        if await seen.values(asked):
+            return True
+        await asyncio.sleep(0.5)  # a rate is between two looks
+    return False
 
 
 def test_the_dashboard_stands_on_the_datasource_that_is_provisioned():
