@@ -60,6 +60,18 @@ class HardenedClient(Client):
             raise asyncio.CancelledError
         return done
 
+    async def request(self, *args: Any, **options: Any) -> Msg:
+        """Ask, and be cancelled where the caller is: with the answer at that very moment stock goes on for ever.
+
+        asyncio's `wait_for` swallows such a cancellation up to Python 3.11.
+        """
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        msg = await super().request(*args, **options)
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+        return msg
+
     async def _process_pong(self) -> None:
         """Take a PONG whose waiter gave up: stock sets its cancelled future and loses the read loop."""
         if self._pongs:

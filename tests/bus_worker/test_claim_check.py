@@ -265,8 +265,15 @@ async def test_a_bus_that_says_nothing_is_not_waited_for_for_ever(
     assert time.monotonic() - began < 5
 
 
-async def test_a_cancelled_fetch_or_upload_leaves_no_task(checks: ClaimCheck, bus: Bus):
+async def test_a_cancelled_fetch_or_upload_leaves_no_task(
+    checks: ClaimCheck, bus: Bus, monkeypatch: pytest.MonkeyPatch
+):
     ticket = await checks.put(Deposit(), AUDIO)
+
+    async def never(*_: object) -> bytes:
+        return await asyncio.Event().wait() or b""
+
+    monkeypatch.setattr(checks, "_chunk", never)
 
     async def endless() -> AsyncIterator[bytes]:
         while True:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -38,6 +39,25 @@ async def test_a_pong_after_its_flush_gave_up_does_no_harm(kind, bus_server: Nat
         bus_server.process.send_signal(signal.SIGCONT)
         await asyncio.sleep(0.2)
         assert await hears(client) is (kind is HardenedClient)
+
+
+async def test_a_request_cancelled_at_the_moment_of_its_answer_is_cancelled(
+    kind, bus_server: NatsServer
+):
+    async def heard(_: Msg) -> None:
+        """Say nothing."""
+
+    async with connected(kind, bus_server.url) as client:
+        await client.subscribe("silent", cb=heard)
+        asking = asyncio.create_task(client.request("silent", b"", timeout=5))
+        await until(lambda: client._resp_map)
+        await asyncio.sleep(0.05)
+        (answer,) = client._resp_map.values()
+        answer.set_result(Msg(client))
+        asking.cancel()
+        await asyncio.wait({asking}, timeout=2)
+        healed = kind is HardenedClient or sys.version_info >= (3, 12)  # by asyncio itself
+        assert asking.cancelled() is healed
 
 
 async def test_a_publish_that_is_cancelled_while_it_waits_for_the_writer_is_cancelled(
