@@ -110,17 +110,23 @@ class JobWorker:
 
     async def _begin(self) -> None:
         await self._pulls.start()
-        await self._webhooks.start()
+        try:
+            await self._webhooks.start()
+        except Exception:
+            await self._pulls.stop()  # as if it was never begun: it may be begun again
+            raise
         self.lanes.start()
         self._started = True
 
     async def _begin_later(self) -> None:
-        why: str | None = "not looked yet"
-        while why is not None:
+        while not self._started:
             await asyncio.sleep(LOOK_AGAIN)
-            why = await self._unfit()
-        await self._begin()
-        _log.info("jobs_taken_now")
+            try:
+                if await self._unfit() is None:
+                    await self._begin()
+                    _log.info("jobs_taken_now")
+            except Exception:  # noqa: BLE001 - whatever it was, jobs may be taken the next time
+                _log.exception("no_jobs")
 
     async def _unfit(self) -> str | None:
         try:
