@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from bus_worker.bus import HEADROOM, bus_errors
 from bus_worker.errors import BadRequest, BusWorkerError, Busy, ClaimExpired, Unavailable
 from bus_worker.jetstream import ANSWER_LIMIT, JetStream, Kept, NoStream, kept_for
-from bus_worker.messages import MIN_CHUNK, Ticket
+from bus_worker.messages import MAX_CHUNKS, MIN_CHUNK, Ticket
 from bus_worker.subjects import Subjects
 
 __all__ = ["KEPT", "KEPT_FOR_JOBS", "ClaimCheck", "Deposit", "NoStream"]
@@ -126,9 +126,13 @@ class ClaimCheck:
         return Ticket(deposit.id, count, size, digest.hexdigest())
 
     async def erase(self, deposit: Deposit) -> None:
-        """Put nothing in the place of each chunk; without a connection age must do it."""
+        """Put nothing in the place of each chunk; without a connection age must do it.
+
+        A deposit may come from a record that anybody wrote: no more is erased than a ticket can have.
+        """
+        most = min(deposit.chunks, MAX_CHUNKS) if self._nc.is_connected else 0
         with suppress(BusWorkerError), bus_errors():
-            for number in range(deposit.chunks if self._nc.is_connected else 0):
+            for number in range(most):
                 subject = self._names.claim(deposit.id, number)
                 await self._nc.publish(subject, b"", headers=kept_for(1))
 

@@ -177,6 +177,15 @@ async def test_an_erased_claim_takes_no_room_and_has_expired(checks: ClaimCheck,
     assert await checks.fetch(other) == b"another's"
 
 
+async def test_no_more_is_erased_than_a_ticket_can_have(
+    checks: ClaimCheck, bus: Bus, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bus_worker.claim_check.MAX_CHUNKS", 3)
+    before = bus.client.stats["out_msgs"]
+    await checks.erase(Deposit(chunks=1 << 40))
+    assert bus.client.stats["out_msgs"] - before == 3
+
+
 async def test_a_full_stream_refuses_and_no_live_ticket_is_lost(
     checks: ClaimCheck, bus: Bus, caplog: pytest.LogCaptureFixture
 ):
