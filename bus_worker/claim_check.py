@@ -110,10 +110,11 @@ class ClaimCheck:
             async with aclosing(_cut(head, rest, self.chunk)) as chunks:
                 async for chunk in chunks:
                     subject = self._names.claim(deposit.id, count)
+                    back = STREAM_BACK if count else 0.0  # it was there for the first
                     count, size = count + 1, size + len(chunk)
                     deposit.chunks = max(deposit.chunks, count)
                     sending.add(
-                        asyncio.create_task(self._leave(subject, chunk, kept), name="chunk")
+                        asyncio.create_task(self._leave(subject, chunk, kept, back), name="chunk")
                     )
                     await asyncio.to_thread(digest.update, chunk)
                     await _fewer(sending, 1 if count == 1 else AT_ONCE)
@@ -206,10 +207,10 @@ class ClaimCheck:
             raise ClaimExpired
         return kept.data
 
-    async def _leave(self, subject: str, chunk: bytes, kept: float) -> None:
-        stream = self._names.claims_stream
+    async def _leave(self, subject: str, chunk: bytes, kept: float, back: float) -> None:
+        stream, left = self._names.claims_stream, kept_for(kept)
         try:
-            await self._js.write(stream, subject, chunk, kept_for(kept), limit=PUT_LIMIT)
+            await self._js.write(stream, subject, chunk, left, limit=PUT_LIMIT, back=back)
         except Busy as exc:
             raise Busy("the bus has no room for large audio now; try again in a while") from exc
 
