@@ -148,7 +148,9 @@ class Workers:
         for worker in self.jobs:
             await worker.stop_taking()
         self.jobs.clear()
-        await service.stop(5)
+        await service.stop(
+            5 if service._bus.connected else 0
+        )  # nobody hears what a dead one has in hand
 
     async def client(self, **options: Any) -> TranscribeClient:
         """A client on a connection of its own."""
