@@ -105,11 +105,13 @@ async def test_an_option_in_the_url_that_there_is_not_is_one_sentence(option: st
 
 
 async def test_the_url_s_own_options_make_nobody_wait_longer_or_read_otherwise(
-    valkey: ValkeyServer,
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(redis_room, "TIMEOUT", 1.0)  # the options name nine seconds
     options = "socket_timeout=9&decode_responses=yes&retry_on_timeout=yes&db=3"
     async with opened(valkey.url.replace("/0", f"?{options}")) as cache:
         await cache.put({"a": b"\xff"}, 60, 1)
+        assert cache._redis.connection_pool.connection_kwargs["socket_timeout"] == 1.0
         assert await cache.get("a", 1) == b"\xff"
         assert await cache.clear() == 1
         async with Redis.from_url(valkey.url) as redis:
