@@ -18,6 +18,7 @@ from bus_worker.connection import address
 from bus_worker.embedded import nats_server_binary
 from bus_worker.errors import BadSetting, BusWorkerError, SetupError
 from bus_worker.jetstream import JetStream
+from bus_worker.native import advice, lacking
 from bus_worker.settings import Settings, load_settings
 from bus_worker.streams import check_queues
 from bus_worker.subjects import Subjects, model_token
@@ -78,7 +79,12 @@ def _machine() -> Finding:
 def _libraries() -> Iterator[Finding]:
     yield Finding("client", well=True, says=", ".join(f"{name} {version(name)}" for name in BASE))
     wrong = {name: why for name, module in WORKER.items() if (why := _broken(module))}
-    if len(wrong) == len(WORKER):
+    away = {library: None for why in wrong.values() if (library := lacking(why))}
+    if away:
+        needing = ", ".join(name for name, why in wrong.items() if lacking(why))
+        says = f"this system has no {', '.join(away)}, which {needing} need: {advice(next(iter(away)))}"
+        yield Finding("worker", well=False, says=says)
+    elif len(wrong) == len(WORKER):
         says = "not installed; to run workers here: pip install 'bus-worker[worker]'"
         yield Finding("worker", well=None, says=says)
     elif wrong:
@@ -93,13 +99,13 @@ def _libraries() -> Iterator[Finding]:
         yield Finding("worker", well=True, says=says)
 
 
-def _broken(module: str) -> str:
-    """Why a module cannot be imported; empty if it can."""
+def _broken(module: str) -> Exception | None:
+    """Why a module cannot be imported; None if it can."""
     try:
         importlib.import_module(module)
     except (ImportError, OSError, PackageNotFoundError) as exc:  # OSError: a shared library is away
-        return str(exc)
-    return ""
+        return exc
+    return None
 
 
 def _server() -> Finding:
