@@ -24,8 +24,10 @@ up: $(RUN)  ## start bus, model, workers and gateway on this machine (ARGS="--bu
 run: $(RUN)  ## start one worker for the bus that NATS_URL names
 	@$(BIN)/bus-worker run $(ARGS)
 
+test soak: export PYTHONDONTWRITEBYTECODE =  # they start hundreds of interpreters
+
 test: $(DEV)  ## run all tests, real servers included (ARGS="-k credits" picks some)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(DEV)  ## run the long trials: kill loops, hours of audio
 	$(BIN)/pytest -m soak $(ARGS)

@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from bus_worker.bus import HEADROOM, bus_errors
 from bus_worker.errors import BadRequest, BusWorkerError, Busy, ClaimExpired, Unavailable
 from bus_worker.jetstream import ANSWER_LIMIT, JetStream, Kept, NoStream, kept_for
-from bus_worker.messages import MIN_CHUNK, Ticket
+from bus_worker.messages import MAX_CHUNKS, MIN_CHUNK, Ticket
 from bus_worker.subjects import Subjects
 
 __all__ = ["KEPT", "KEPT_FOR_JOBS", "ClaimCheck", "Deposit", "NoStream"]
@@ -110,10 +110,11 @@ class ClaimCheck:
             async with aclosing(_cut(head, rest, self.chunk)) as chunks:
                 async for chunk in chunks:
                     subject = self._names.claim(deposit.id, count)
+                    back = STREAM_BACK if count else 0.0  # it was there for the first
                     count, size = count + 1, size + len(chunk)
                     deposit.chunks = max(deposit.chunks, count)
                     sending.add(
-                        asyncio.create_task(self._leave(subject, chunk, kept), name="chunk")
+                        asyncio.create_task(self._leave(subject, chunk, kept, back), name="chunk")
                     )
                     await asyncio.to_thread(digest.update, chunk)
                     await _fewer(sending, 1 if count == 1 else AT_ONCE)
@@ -126,9 +127,13 @@ class ClaimCheck:
         return Ticket(deposit.id, count, size, digest.hexdigest())
 
     async def erase(self, deposit: Deposit) -> None:
-        """Put nothing in the place of each chunk; without a connection age must do it."""
+        """Put nothing in the place of each chunk; without a connection age must do it.
+
+        A deposit may come from a record that anybody wrote: no more is erased than a ticket can have.
+        """
+        most = min(deposit.chunks, MAX_CHUNKS) if self._nc.is_connected else 0
         with suppress(BusWorkerError), bus_errors():
-            for number in range(deposit.chunks if self._nc.is_connected else 0):
+            for number in range(most):
                 subject = self._names.claim(deposit.id, number)
                 await self._nc.publish(subject, b"", headers=kept_for(1))
 
@@ -202,10 +207,10 @@ class ClaimCheck:
             raise ClaimExpired
         return kept.data
 
-    async def _leave(self, subject: str, chunk: bytes, kept: float) -> None:
-        stream = self._names.claims_stream
+    async def _leave(self, subject: str, chunk: bytes, kept: float, back: float) -> None:
+        stream, left = self._names.claims_stream, kept_for(kept)
         try:
-            await self._js.write(stream, subject, chunk, kept_for(kept), limit=PUT_LIMIT)
+            await self._js.write(stream, subject, chunk, left, limit=PUT_LIMIT, back=back)
         except Busy as exc:
             raise Busy("the bus has no room for large audio now; try again in a while") from exc
 

@@ -93,10 +93,15 @@ class JetStream:
         headers: Mapping[str, str] | None = None,
         *,
         limit: float = LIMIT,
+        back: float = 0.0,
     ) -> Written:
         """Have a message kept; written twice where the first answer is lost, so give it an id or a condition.
 
         A write with a condition that came through, and whose answer was lost, is known again.
+
+        Args:
+            limit: seconds in which it must be kept.
+            back: as for `ask`.
 
         Raises:
             Conflict: a condition in `headers` does not hold.
@@ -108,7 +113,7 @@ class JetStream:
         given = {"Nats-Expected-Stream": stream, **(headers or {})}
         if IF_LAST in given:
             given[WRITE_ID] = secrets.token_hex(8)
-        msg = await self.ask(subject, payload, given, limit=limit)
+        msg = await self.ask(subject, payload, given, limit=limit, back=back)
         try:
             said = json.loads(msg.data)
             if said.get("stream") == stream and "error" not in said:
@@ -138,13 +143,14 @@ class JetStream:
 
         Args:
             limit: seconds in which it must be there.
-            back: seconds that the stream itself may be away for: its server may have just started.
+            back: as for `ask`.
 
         Raises:
             NoStream: there is no such stream, or it is not open for direct reading.
             Unavailable: no answer in time.
         """
-        return await self._read(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", limit, back)
+        place = f"$JS.API.DIRECT.GET.{stream}.{subject}"
+        return _kept(await self.ask(place, b"", limit=limit, back=back))
 
     async def following(self, stream: str, subject: str, sequence: int) -> Kept | None:
         """The first message on a subject at a sequence of the stream or behind it.
@@ -153,7 +159,7 @@ class JetStream:
             NoStream, Unavailable: as `last`.
         """
         question = json.dumps({"seq": sequence, "next_by_subj": subject}).encode()
-        return await self._read(f"$JS.API.DIRECT.GET.{stream}", question, LIMIT, 0.0)
+        return _kept(await self.ask(f"$JS.API.DIRECT.GET.{stream}", question))
 
     async def api(self, question: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What the server answers to a question under `$JS.API.`, errors included.
@@ -173,13 +179,19 @@ class JetStream:
         headers: Mapping[str, str] | None = None,
         *,
         limit: float = LIMIT,
+        back: float = 0.0,
     ) -> Msg:
         """One question to the server, put again while it is away: asking twice does no harm here.
+
+        Args:
+            limit: seconds in which the answer must be there.
+            back: seconds that the stream itself may be away for: its server may have just started.
 
         Raises:
             NoStream: nothing listens there.
             Unavailable: no answer by the limit.
         """
+        clock, until = asyncio.get_running_loop().time, 0.0
         try:
             async with asyncio.timeout(limit):
                 while True:
@@ -187,7 +199,9 @@ class JetStream:
                         with bus_errors():
                             return await self._asked(subject, payload, headers)
                     except (DeadlineExceeded, Unavailable) as exc:
-                        if self._nc.is_closed or isinstance(exc, NoStream):
+                        if isinstance(exc, NoStream):
+                            until = until or clock() + back
+                        if self._nc.is_closed or (until and clock() >= until):
                             raise
                         await asyncio.sleep(0.05)
         except TimeoutError:
@@ -206,20 +220,12 @@ class JetStream:
         except nats_errors.NoRespondersError:
             raise NoStream from None
 
-    async def _read(self, place: str, question: bytes, limit: float, back: float) -> Kept | None:
-        until = asyncio.get_running_loop().time() + back
-        while True:
-            try:
-                msg = await self.ask(place, question, limit=limit)
-                break
-            except NoStream:
-                if asyncio.get_running_loop().time() >= until:
-                    raise
-                await asyncio.sleep(0.1)
-        status = header(msg, "Status")
-        if status == "404":
-            return None
-        if status is not None:
-            raise Failed(f"the bus would not give back what it keeps: status {status}")
-        sequence = int(header(msg, "Nats-Sequence") or 0)
-        return Kept(bytes(msg.data), sequence, msg.headers or {})
+
+def _kept(msg: Msg) -> Kept | None:
+    status = header(msg, "Status")
+    if status == "404":
+        return None
+    if status is not None:
+        raise Failed(f"the bus would not give back what it keeps: status {status}")
+    sequence = int(header(msg, "Nats-Sequence") or 0)
+    return Kept(bytes(msg.data), sequence, msg.headers or {})

@@ -13,6 +13,7 @@ import msgpack
 from bus_worker.errors import BadRequest, BusWorkerError, Failed, error_for_code
 
 __all__ = [
+    "MAX_CHUNKS",
     "MIN_CHUNK",
     "ModelInfo",
     "Segment",
@@ -78,6 +79,11 @@ class ModelInfo:
 
 MIN_CHUNK = 4096
 """Bytes that the chunks of a ticket's audio have at least, on average: nobody gathers crumbs."""
+MAX_CHUNKS = 1 << 17
+"""Chunks that a ticket has at most: whoever erases its audio goes through them one by one.
+
+That is 118 GB as we cut it, and the largest file of a job even where each chunk is as small as may be.
+"""
 
 
 @dataclass(frozen=True, slots=True)

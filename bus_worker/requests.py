@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bus_worker.errors import BadRequest
-from bus_worker.messages import MIN_CHUNK, Ticket, unpack_hostile
+from bus_worker.messages import MAX_CHUNKS, MIN_CHUNK, Ticket, unpack_hostile
 
 __all__ = [
     "MAX_WINDOWS",
@@ -71,7 +71,7 @@ class Claim(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    chunks: Annotated[int, Field(ge=1)]
+    chunks: Annotated[int, Field(ge=1, le=MAX_CHUNKS)]
     size: Annotated[int, Field(ge=1, lt=1 << 53)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

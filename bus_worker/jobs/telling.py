@@ -10,11 +10,12 @@ from nats import errors as nats_errors
 
 from bus_worker import subjects
 from bus_worker.bus import bus_errors
-from bus_worker.errors import BusWorkerError, Cancelled, JobNotFound, TooLarge
+from bus_worker.errors import BadRequest, BusWorkerError, Cancelled, JobNotFound, TooLarge
 from bus_worker.job_record import JobRecord
 from bus_worker.jobs.means import Means
 from bus_worker.messages import error_to_map, pack, unpack
 from bus_worker.pulls import Held, Pulls, WorkQueue
+from bus_worker.results import Unreadable
 from bus_worker.streams import WEBHOOK_WORKERS
 from bus_worker.webhook import NotDelivered, Webhooks, retry_after
 
@@ -120,7 +121,11 @@ class WebhookLine:
                     await held.back(wait)
             except JobNotFound:  # erased, or kept long enough
                 await held.done()
-            except (BusWorkerError, nats_errors.Error, ValueError, KeyError, TypeError):
+            except (BadRequest, Unreadable, ValueError, KeyError, TypeError):
+                count("given_up")  # what it says is the same next time: else it came for ever
+                _log.exception("webhook_buried")
+                await held.buried()
+            except (BusWorkerError, nats_errors.Error):
                 _log.exception("webhook_not_told")  # it comes again
             else:
                 count("told")

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -14,7 +13,6 @@ from bus_worker.errors import (
     BadRequest,
     BusWorkerError,
     Cancelled,
-    Failed,
     JobNotFound,
     Stopping,
     Unavailable,
@@ -62,8 +60,6 @@ class JobWorker:
         self._subs: list[Subscription] = []
         self._starting: asyncio.Task[None] | None = None
         self._started = False
-        self.counts: Counter[str] = Counter()
-        """Jobs and windows taken, by how it ended here."""
         self.lanes = Lanes(
             credits,
             self._pulls,
@@ -114,17 +110,23 @@ class JobWorker:
 
     async def _begin(self) -> None:
         await self._pulls.start()
-        await self._webhooks.start()
+        try:
+            await self._webhooks.start()
+        except Exception:
+            await self._pulls.stop()  # as if it was never begun: it may be begun again
+            raise
         self.lanes.start()
         self._started = True
 
     async def _begin_later(self) -> None:
-        why: str | None = "not looked yet"
-        while why is not None:
+        while not self._started:
             await asyncio.sleep(LOOK_AGAIN)
-            why = await self._unfit()
-        await self._begin()
-        _log.info("jobs_taken_now")
+            try:
+                if await self._unfit() is None:
+                    await self._begin()
+                    _log.info("jobs_taken_now")
+            except Exception:  # noqa: BLE001 - whatever it was, jobs may be taken the next time
+                _log.exception("no_jobs")
 
     async def _unfit(self) -> str | None:
         try:
@@ -144,19 +146,15 @@ class JobWorker:
             try:
                 async with held.kept_alive():
                     await take(self._means, attempt)
-                self.counts["seen_through"] += 1
             except JobNotFound:  # erased meanwhile: nobody wants it
                 await held.done()
             except Unreadable as exc:  # and so for whoever has it next: else it came again for ever
-                self.counts[exc.code] += 1
                 _log.error("job_buried", why=exc.message)
                 await held.buried()
             except BusWorkerError as exc:
                 # The bus was away too long to write anything down: then it comes again.
-                self.counts[exc.code] += 1
                 _log.warning("job_left", why=exc.message)
             except Exception:  # noqa: BLE001 - one job must not end the worker
-                self.counts[Failed.code] += 1
                 _log.exception("job_left")
             finally:
                 self._in_hand.discard(attempt)

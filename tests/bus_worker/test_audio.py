@@ -47,8 +47,11 @@ def test_every_rate_keeps_the_length_and_the_pitch(rate: int):
     assert pitch(heard) == pytest.approx(300, abs=1)
 
 
-@pytest.mark.timeout(240)  # librosa has numba compile what it needs, on its first call
-def test_resampling_block_by_block_is_what_librosa_makes_of_the_whole():
+def test_resampling_block_by_block_is_what_librosa_makes_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # Else it has numba compile, on its first call and for half a minute, what is not used here.
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     samples = noise(1, rate=44100)
     heard = audio.decode(encode(samples, 44100, "wav-float"))
     whole = librosa.resample(samples, orig_sr=44100, target_sr=16000, res_type="soxr_hq")

@@ -7,8 +7,11 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 
 from bus_worker.bus import Address, Bus, connect
 from bus_worker.claim_check import AT_ONCE, CHUNK, ClaimCheck, Deposit, NoStream
@@ -82,12 +85,12 @@ async def test_a_slow_bus_holds_the_pieces_back(
     sent = taken = 0
     leave = checks._leave
 
-    async def slow(subject: str, chunk: bytes, kept: float) -> None:
+    async def slow(*given: Any) -> None:
         nonlocal sent
         if sent:
             await let.wait()
         sent += 1
-        await leave(subject, chunk, kept)
+        await leave(*given)
 
     async def source() -> AsyncIterator[bytes]:
         nonlocal taken
@@ -177,6 +180,15 @@ async def test_an_erased_claim_takes_no_room_and_has_expired(checks: ClaimCheck,
     assert await checks.fetch(other) == b"another's"
 
 
+async def test_no_more_is_erased_than_a_ticket_can_have(
+    checks: ClaimCheck, bus: Bus, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bus_worker.claim_check.MAX_CHUNKS", 3)
+    before = bus.client.stats["out_msgs"]
+    await checks.erase(Deposit(chunks=1 << 40))
+    assert bus.client.stats["out_msgs"] - before == 3
+
+
 async def test_a_full_stream_refuses_and_no_live_ticket_is_lost(
     checks: ClaimCheck, bus: Bus, caplog: pytest.LogCaptureFixture
 ):
@@ -240,6 +252,23 @@ async def test_putting_goes_on_when_the_server_comes_back(stock: NatsServer, che
     ticket = await checks.put(Deposit(), b"x", source())
     await restarting[0]
     assert await checks.fetch(ticket) == b"x" + AUDIO
+
+
+async def test_putting_goes_on_where_the_stream_is_a_moment_behind_its_server(
+    checks: ClaimCheck, bus: Bus, monkeypatch: pytest.MonkeyPatch
+):
+    request, missing = bus.client.request, 3
+
+    async def behind(subject: str, *args: Any, **more: Any) -> Msg:
+        nonlocal missing
+        if subject.endswith(".1") and missing:
+            missing -= 1
+            raise NoRespondersError
+        return await request(subject, *args, **more)
+
+    monkeypatch.setattr(bus.client, "request", behind)
+    assert await checks.fetch(await checks.put(Deposit(), AUDIO)) == AUDIO
+    assert not missing
 
 
 async def test_a_bus_that_says_nothing_is_not_waited_for_for_ever(

@@ -18,10 +18,10 @@ from tests.helpers.house import Workers
 @pytest.fixture(autouse=True)
 def logs_as_they_were() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, before = root.handlers[:], root.level, structlog.get_config()
     yield
     root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
+    structlog.configure(**before)
 
 
 @stage(gives=("text",))

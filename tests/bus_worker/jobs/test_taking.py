@@ -82,6 +82,10 @@ def nonsense(other: Ticket) -> dict[str, tuple[bytes | dict[str, Any], str]]:
         "a stage's option": (audio | {"stages": {"pretend": {"segments": 0}}}, "bad_request"),
         "a claim that is gone": (claim, "claim_expired"),
         "a claim in pieces": ({"claim": NOWHERE | {"chunks": 10**9}}, "bad_request"),
+        "a giant in pieces": (
+            {"claim": NOWHERE | {"size": 1 << 50, "chunks": 1 << 38}},
+            "bad_request",
+        ),
         "a wild claim": ({"claim": NOWHERE | {"id": "*"}}, "bad_request"),
         "a giant claim": ({"claim": NOWHERE | {"size": 1 << 50}}, "too_large"),
         "other bytes": ({"claim": asdict(other) | {"sha256": "0" * 64}}, "bad_request"),

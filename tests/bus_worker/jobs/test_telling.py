@@ -13,13 +13,15 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
-from bus_worker import webhook
+from bus_worker import streams, webhook
 from bus_worker.client import Job
 from bus_worker.embedded import nats_server
 from bus_worker.errors import BadAudio, Cancelled
+from bus_worker.jetstream import if_last
 from bus_worker.jobs import Limits
 from bus_worker.messages import pack, unpack
 from bus_worker.results import Results
+from bus_worker.streams import make_streams
 from bus_worker.testing import pretend
 from bus_worker.webhook_rules import WebhookRules
 from plugins.decode import decode
@@ -282,3 +284,21 @@ async def test_who_erased_a_job_hears_no_more_of_it(
     assert len(hooks.heard) == 1
     assert (known := await Results(nc, NAMES).known(job.id)) is not None
     assert known.record.webhook is None
+
+
+@pytest.mark.parametrize("record", [b"\xc1 garbage", pack({"job_id": "j", "model": []})])
+async def test_what_cannot_be_read_is_buried_and_said_once(
+    workers: Workers, hooks: Receiver, record: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(streams, "ACK_WAIT", 0.2)
+    nc = (await workers.bus()).client
+    await make_streams(nc, NAMES, "pretend")
+    js = Results(nc, NAMES).js
+    await js.write("STT_STATE", NAMES.state("j", "status"), record, if_last(0))
+    for told in (pack({"job_id": "j", "url": hooks.url, "kind": "done"}), b"\xc1", pack({})):
+        await js.write(NAMES.webhooks_stream, NAMES.webhooks, told)
+    with capture_logs() as lines:
+        await worker(workers)
+        await all_told(nc)
+    assert [line["event"] for line in lines if "webhook" in line["event"]] == ["webhook_buried"] * 3
+    assert hooks.heard == []

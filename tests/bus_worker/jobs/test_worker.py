@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nats.aio.client import Client
+from structlog.testing import capture_logs
 
 from bus_worker import streams
 from bus_worker.embedded import NatsServer
@@ -18,7 +19,7 @@ from bus_worker.jobs.attempt import Attempt
 from bus_worker.messages import pack
 from bus_worker.plugin import Draft, NoOptions, Stage, stage
 from bus_worker.results import Results
-from bus_worker.streams import make_streams
+from bus_worker.streams import check_queues, make_streams
 from bus_worker.testing import pretend
 from plugins.decode import decode
 from tests.helpers.course import events_of, idle
@@ -79,6 +80,36 @@ async def test_queues_that_are_made_later_are_taken_from(
     await make_streams((await workers.bus()).client, NAMES, "pretend")
     job = await (await workers.client()).submit(b"job")
     await job.result(5)
+
+
+@pytest.mark.parametrize("breaks", ["look", "begin"])
+async def test_a_mistake_on_the_way_to_the_queues_is_said_and_does_not_end_the_taking(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, breaks: str
+):
+    looks, starts = ["not yet"], [worker.WebhookLine.start]
+
+    async def looked(*given: Any) -> str | None:
+        if looks:
+            return looks.pop()
+        if breaks == "look":
+            monkeypatch.setattr(worker, "check_queues", check_queues)
+            raise ValueError("a mistake")
+        return await check_queues(*given)
+
+    async def begun(line: worker.WebhookLine) -> None:
+        if breaks == "begin":
+            monkeypatch.setattr(worker.WebhookLine, "start", starts[0])
+            raise ValueError("a mistake")
+        await starts[0](line)
+
+    monkeypatch.setattr(worker, "LOOK_AGAIN", 0.01)
+    monkeypatch.setattr(worker, "check_queues", looked)
+    monkeypatch.setattr(worker.WebhookLine, "start", begun)
+    with capture_logs() as lines:
+        await workers.start(jobs=Limits(), seconds=0.0)
+        await (await (await workers.client()).submit(b"job")).result(5)
+    said = [line for line in lines if line["event"] == "no_jobs"]
+    assert ["why" in line for line in said] == [True, False]
 
 
 async def no_streams(*_: Any) -> None:
@@ -253,6 +284,7 @@ async def test_many_jobs_leave_nothing_behind_in_the_worker(
 def left(nc: Client, folder: Path) -> tuple[int, int, int, int, int]:
     """Tasks, subscriptions, attempts, open files and temporary files that there are now."""
     gc.collect()
-    attempts = sum(isinstance(one, Attempt) for one in gc.get_objects())
+    # By `type`: a weak proxy is asked what it stands for by `isinstance`, and that may be gone.
+    attempts = sum(type(one) is Attempt for one in gc.get_objects())
     files = len(list(Path("/proc/self/fd").iterdir()))
     return len(asyncio.all_tasks()), len(nc._subs), attempts, files, len(list(folder.iterdir()))
