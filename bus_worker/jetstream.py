@@ -15,7 +15,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus_worker.bus import bus_errors, header
+from bus_worker.bus import Forbidden, bus_errors, header
 from bus_worker.errors import Busy, DeadlineExceeded, Failed, Unavailable
 
 __all__ = [
@@ -178,6 +178,7 @@ class JetStream:
 
         Raises:
             NoStream: nothing listens there.
+            Forbidden: this user may not ask that.
             Unavailable: no answer by the limit.
         """
         try:
@@ -187,7 +188,7 @@ class JetStream:
                         with bus_errors():
                             return await self._asked(subject, payload, headers)
                     except (DeadlineExceeded, Unavailable) as exc:
-                        if self._nc.is_closed or isinstance(exc, NoStream):
+                        if self._nc.is_closed or isinstance(exc, NoStream | Forbidden):
                             raise
                         await asyncio.sleep(0.05)
         except TimeoutError:
