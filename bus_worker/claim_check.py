@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from nats.aio.client import Client
 
-from bus_worker.bus import HEADROOM, bus_errors
+from bus_worker.bus import HEADROOM, Forbidden, bus_errors
 from bus_worker.errors import BadRequest, BusWorkerError, Busy, ClaimExpired, Unavailable
 from bus_worker.jetstream import ANSWER_LIMIT, JetStream, Kept, NoStream, kept_for
 from bus_worker.messages import MAX_CHUNKS, MIN_CHUNK, Ticket
@@ -75,9 +75,15 @@ class ClaimCheck:
         return int(self._nc.max_payload - HEADROOM)
 
     async def ready(self) -> bool:
-        """Whether the stream is there to fetch from."""
+        """Whether the stream is there to fetch from.
+
+        Raises:
+            Forbidden: this user may not even look.
+        """
         try:
             nothing = await self._read(NOBODYS, 0, ANSWER_LIMIT)
+        except Forbidden:
+            raise
         except Unavailable:
             return False
         return nothing is None

@@ -6,12 +6,12 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from bus_worker.addresses import shown_url
-from bus_worker.bus import Bus, connect
+from bus_worker.bus import Bus, Forbidden, connect
 from bus_worker.claim_check import ClaimCheck
 from bus_worker.client import TranscribeClient
 from bus_worker.connection import address
@@ -183,13 +183,21 @@ async def _bus(settings: Settings) -> AsyncIterator[Finding]:
             number = f"{there.major}.{there.minor}.{there.patch}"
             says = f"{where.shown}, nats-server {number}, {rtt * 1000:.1f} ms"
             yield Finding("bus", well=True, says=says)
-            yield await _sizes(bus, settings)
-            yield await _jobs(bus, settings)
+            yield await _allowed("bus size", _sizes(bus, settings))
+            yield await _allowed("jobs", _jobs(bus, settings))
             async with TranscribeClient(nc=client, prefix=settings.subject_prefix) as caller:
-                yield await _workers(caller, settings)
+                yield await _allowed("workers", _workers(caller, settings))
     except (BusWorkerError, TimeoutError) as exc:
         says = exc.message if isinstance(exc, BusWorkerError) else f"{where.shown} does not answer"
         yield Finding("bus", well=False, says=f"{says} `bus-worker up` starts one")
+
+
+async def _allowed(what: str, look: Awaitable[Finding]) -> Finding:
+    """What is seen there, or that this user may not look."""
+    try:
+        return await look
+    except Forbidden as exc:
+        return Finding(what, well=False, says=exc.message)
 
 
 async def _sizes(bus: Bus, settings: Settings) -> Finding:

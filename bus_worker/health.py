@@ -60,7 +60,9 @@ class Health:
             if not bus.connected:
                 return "the bus is away"
             silent = bus.silent_for()
-            return f"the bus has not answered for {silent:.0f} s" if silent > SILENT_AFTER else None
+            if silent > SILENT_AFTER:
+                return f"the bus has not answered for {silent:.0f} s"
+            return bus.unheard()
 
         def works() -> str | None:
             stuck = service.stuck_for()

@@ -15,7 +15,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus_worker.bus import bus_errors, header
+from bus_worker.bus import Forbidden, bus_errors, header
 from bus_worker.errors import Busy, DeadlineExceeded, Failed, Unavailable
 
 __all__ = [
@@ -189,6 +189,7 @@ class JetStream:
 
         Raises:
             NoStream: nothing listens there.
+            Forbidden: this user may not ask that.
             Unavailable: no answer by the limit.
         """
         clock, until = asyncio.get_running_loop().time, 0.0
@@ -201,7 +202,8 @@ class JetStream:
                     except (DeadlineExceeded, Unavailable) as exc:
                         if isinstance(exc, NoStream):
                             until = until or clock() + back
-                        if self._nc.is_closed or (until and clock() >= until):
+                        over = until and clock() >= until
+                        if self._nc.is_closed or isinstance(exc, Forbidden) or over:
                             raise
                         await asyncio.sleep(0.05)
         except TimeoutError:

@@ -19,7 +19,9 @@ from nats.js.api import (
     StreamConfig,
 )
 
+from bus_worker.bus import Forbidden
 from bus_worker.errors import SetupError
+from bus_worker.hardened import Refused
 from bus_worker.jetstream import JetStream, NoStream
 from bus_worker.subjects import PRIORITIES, Subjects
 
@@ -115,6 +117,7 @@ async def make_streams(nc: Client, names: Subjects, *models: str) -> list[tuple[
 
     Raises:
         SetupError: the bus has no JetStream, or refuses; says what to do.
+        Forbidden: this user is no admin.
     """
     js = nc.jetstream()
     name = names.claims_stream
@@ -128,6 +131,8 @@ async def make_streams(nc: Client, names: Subjects, *models: str) -> list[tuple[
                 "the bus keeps no large audio and no jobs: enable jetstream on nats-server"
             ) from exc
         raise _refused(name, exc) from exc
+    except Refused as exc:
+        raise Forbidden(f"{exc}; `bus-worker setup` is an admin's") from exc
     except (nats_errors.Error, TimeoutError, OSError) as exc:
         raise SetupError(
             f"the bus did not answer about stream {name}; may this user publish on $JS.API.>?"

@@ -106,7 +106,7 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
     """Serve until SIGTERM or SIGINT, then drain; a second signal leaves at once.
 
     Returns:
-        The process's exit status: 0 after a drain, 1 when the bus has gone for good.
+        The process's exit status: 0 after a drain, 1 when the bus has gone for good, or lets us not listen.
     """
     began = time.monotonic()
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -133,18 +133,22 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
         sight.jobs = jobs = _jobs(settings, bus, transcriber, service, line)
         await jobs.start()
         await bus.confirmed()  # who reads "ready" may ask at once
-        sight.health.watch(bus, service)
-        _log.info(
-            "ready",
-            worker_id=worker_id,
-            model=transcriber.model.name,
-            slots=service.credits.slots,
-            pipeline=list(settings.pipeline),
-            metrics_port=port,
-            seconds=round(time.monotonic() - began, 2),
-        )
-        on_ready()
-        status = await _until_told(told, bus, service, settings.stuck_after)
+        status = 1
+        if (why := bus.unheard()) is not None:
+            _log.critical("not_allowed", why=why)
+        else:
+            sight.health.watch(bus, service)
+            _log.info(
+                "ready",
+                worker_id=worker_id,
+                model=transcriber.model.name,
+                slots=service.credits.slots,
+                pipeline=list(settings.pipeline),
+                metrics_port=port,
+                seconds=round(time.monotonic() - began, 2),
+            )
+            on_ready()
+            status = await _until_told(told, bus, service, settings.stuck_after)
         sight.health.drain()
         _log.info("draining", in_flight=service.credits.busy)
         await discovery.stop()
