@@ -7,6 +7,7 @@ bus must not need what a worker needs.
 import importlib
 import io
 import os
+import signal
 import sys
 import traceback
 from argparse import Namespace
@@ -15,7 +16,6 @@ from collections.abc import Sequence
 from bus_worker.cli.parser import build_parser
 from bus_worker.cli.terminal import complain
 from bus_worker.errors import BusWorkerError
-from bus_worker.settings import environment
 
 __all__ = ["build_parser", "main"]
 
@@ -24,6 +24,7 @@ DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C."""
+    _heed_sigterm()
     args = build_parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(
@@ -47,12 +48,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             " pip install 'bus-worker[worker]'"
         )
     except Exception as exc:  # noqa: BLE001 - ours to mend, but a person reads it
+        from bus_worker.settings import environment  # noqa: PLC0415 - `health` starts without it
+
         if environment().get("LOG_LEVEL", "").upper() == "DEBUG":
             traceback.print_exc()
         return _failed(
             f"unforeseen {type(exc).__name__}: {exc} (LOG_LEVEL=DEBUG shows where; please report it)"
         )
     return status
+
+
+def _heed_sigterm() -> None:
+    """Let SIGTERM end us even as a container's first process, from which the kernel keeps what nobody handles."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 
 def _run(args: Namespace) -> int:
