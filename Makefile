@@ -9,6 +9,7 @@ RUN := $(VENV)/requirements.txt
 DEV := $(VENV)/requirements-dev.txt
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-annotate --custom-compile-command 'make lock' pyproject.toml -
+IMAGES := --constraint requirements-dev.txt -o deploy/docker/requirements-
 PAGES := README.md bus_worker/README.md gateway/README.md plugins/README.md
 
 .DEFAULT_GOAL := help
@@ -49,6 +50,11 @@ lock: $(BIN)/python  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet uv
 	echo hatchling | $(BIN)/$(LOCK) --extra all -o requirements.txt
 	echo hatchling | $(BIN)/$(LOCK) --extra dev --constraint requirements.txt -o requirements-dev.txt
+	echo hatchling | $(BIN)/$(LOCK:pyproject.toml=) $(IMAGES)build.txt
+	$(BIN)/$(LOCK:-=) --extra worker --extra traces $(IMAGES)worker.txt
+	$(BIN)/$(LOCK:-=) --extra gateway --extra traces $(IMAGES)gateway.txt
+	$(BIN)/$(LOCK:-=) --extra model-base $(IMAGES)model-base.txt
+	$(BIN)/$(LOCK:-=) --extra cuda $(IMAGES)cuda.txt
 
 clean:  ## remove the environment and everything else that was made here
 	rm -rf $(VENV) build dist bench-results .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -7,6 +7,7 @@ bus must not need what a worker needs.
 import importlib
 import io
 import os
+import signal
 import sys
 import traceback
 from argparse import Namespace
@@ -16,7 +17,6 @@ from bus_worker.cli.parser import build_parser
 from bus_worker.cli.terminal import complain
 from bus_worker.errors import BusWorkerError
 from bus_worker.native import advice, lacking
-from bus_worker.settings import environment
 
 __all__ = ["build_parser", "main"]
 
@@ -25,6 +25,7 @@ DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C."""
+    _heed_sigterm()
     args = build_parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(
@@ -46,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+def _heed_sigterm() -> None:
+    """Let SIGTERM end us even as a container's first process, from which the kernel keeps what nobody handles."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+
+
 def _run(args: Namespace) -> int:
     command = importlib.import_module(f"bus_worker.cli.{args.command}")
     status: int = command.run(args)
@@ -63,6 +70,8 @@ def _sentence(exc: Exception, command: str) -> str:
         )
     if library := lacking(exc):
         return f"this system has no {library}: {advice(library)}"
+    from bus_worker.settings import environment  # noqa: PLC0415 - `health` starts without it
+
     if environment().get("LOG_LEVEL", "").upper() == "DEBUG":
         traceback.print_exception(exc)
     return f"unforeseen {type(exc).__name__}: {exc} (LOG_LEVEL=DEBUG shows where; please report it)"

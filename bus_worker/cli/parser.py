@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--every", type=_seconds, default=1.0, metavar="SECONDS", help="how often to look (1)"
     )
+    _health(commands)
     plugins = _command(
         commands, "plugins", "List the stages, their options and where they come from."
     )
@@ -202,6 +203,22 @@ def _cache(commands: Any) -> None:
     )
     _command(actions, "clear", "Make all workers forget their answers, and say how many.")
     _command(actions, "stats", "Print hits, misses and more of each worker's cache.")
+
+
+def _health(commands: Any) -> None:
+    health = _command(
+        commands,
+        "health",
+        "Ask a worker or a gateway how it is; the exit status is 0 if it is well, for containers and scripts.",
+    )
+    health.add_argument(
+        "url", metavar="URL", nargs="?",
+        help="where it is asked, such as http://127.0.0.1:8000 (default: the worker of this machine at METRICS_PORT)",
+    )  # fmt: skip
+    health.add_argument(
+        "--live", action="store_true",
+        help="ask whether it is alive, at /live (default: whether it can serve, at /ready)",
+    )  # fmt: skip
 
 
 def _bench(commands: Any) -> None:
