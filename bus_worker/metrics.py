@@ -1,6 +1,7 @@
 """What a worker measures, for Prometheus: work as it ends, and at each scrape what is counted elsewhere."""
 
 import contextlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,8 @@ DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 30
 WAITS = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30, 60, 300, 1800)
 FACTORS = (0.01, 0.02, 0.04, 0.06, 0.1, 0.15, 0.25, 0.5, 1, 2, 5)
 CODES = error_codes() | {"ok"}
+EXPECTED = ("ok", "failed", "deadline_exceeded", "unavailable", "other")
+"""Codes that are there from the start: what is alerted on, and what that is a part of."""
 ROWS = (1, 2, 4, 8, 16, 32)
 MUCH = 1e9
 MAX_PARTS = 32
@@ -236,8 +239,8 @@ class _AtScrape(Collector):
         family = CounterMetricFamily(
             "bus_worker_requests", "Work that ended, by how.", labels=("lane", "outcome", "code")
         )
-        for known in LANES:
-            counted.setdefault((known, "ok"), 0)
+        for known in itertools.product(LANES, EXPECTED):
+            counted.setdefault(known, 0)  # a rate needs a zero to begin with
         for (name, code), count in sorted(counted.items()):
             family.add_metric((name, "ok" if code == "ok" else "error", code), count)
         return family

@@ -109,58 +109,93 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
         The process's exit status: 0 after a drain, 1 when the bus has gone for good, or lets us not listen.
     """
     began = time.monotonic()
-    worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     async with AsyncExitStack() as stack:
-        bus = Bus()
-        sight = _Sight(bus, Metrics(), Health(settings.stuck_after, Systemd(environment())))
-        port = await _open_lookout(stack, settings, sight)
-        transcriber = await _open_both(stack, settings, bus, worker_id)
-        tracer = open_tracer("bus-worker", settings.otel_exporter_otlp_endpoint)
-        stack.push_async_callback(asyncio.to_thread, tracer.close)
-        line = _line(settings, sight.metrics, transcriber, tracer)
-        sight.service = service = _service(settings, bus, transcriber, line)
-        info = _info(settings, transcriber, service.credits.slots, port)
-        discovery = Discovery(bus, info, sight.stats)
-        control = CacheControl(
-            bus, Subjects(settings.subject_prefix), settings.queue_group, transcriber
-        )
+        rooms = await _build(stack, settings)
         # Until here there is nothing in hand: a signal simply ends the process.
         told = StopSignals()
         stack.callback(told.restore)
-        await service.start()
-        await discovery.start()
-        await control.start()
-        sight.jobs = jobs = _jobs(settings, bus, transcriber, service, line)
-        await jobs.start()
-        await bus.confirmed()  # who reads "ready" may ask at once
         status = 1
-        if (why := bus.unheard()) is not None:
-            _log.critical("not_allowed", why=why)
-        else:
-            sight.health.watch(bus, service)
+        if await rooms.start():
             _log.info(
                 "ready",
-                worker_id=worker_id,
-                model=transcriber.model.name,
-                slots=service.credits.slots,
+                worker_id=rooms.transcriber.worker_id,
+                model=rooms.transcriber.model.name,
+                slots=rooms.service.credits.slots,
                 pipeline=list(settings.pipeline),
-                metrics_port=port,
+                metrics_port=rooms.port,
                 seconds=round(time.monotonic() - began, 2),
             )
             on_ready()
-            status = await _until_told(told, bus, service, settings.stuck_after)
-        sight.health.drain()
-        _log.info("draining", in_flight=service.credits.busy)
-        await discovery.stop()
-        await control.stop()
-        await jobs.stop_taking()
-        await _drain(told, service, jobs, settings.drain_timeout)
-    _log.info("stopped", answers=dict(service.counts))
-    if service.stuck_for():
+            status = await _until_told(told, rooms.bus, rooms.service, settings.stuck_after)
+        await rooms.stop_taking()
+        await _drain(told, rooms.service, rooms.jobs, settings.drain_timeout)
+    _log.info("stopped", answers=dict(rooms.service.counts))
+    if rooms.service.stuck_for():
         # A thread that never returns would keep the interpreter at exit for ever.
         logging.shutdown()
         os._exit(status)
     return status
+
+
+@dataclass(slots=True)
+class _Rooms:
+    """What takes work from the bus, and what it stands on."""
+
+    bus: Bus
+    transcriber: Transcriber
+    service: Service
+    discovery: Discovery
+    control: CacheControl
+    jobs: JobWorker
+    health: Health
+    port: int | None
+
+    async def start(self) -> bool:
+        """Take work from now on; False where the bus does not let us listen."""
+        await self.service.start()
+        await self.discovery.start()
+        await self.control.start()
+        await self.jobs.start()
+        await self.bus.confirmed()  # who reads "ready" may ask at once
+        if (why := self.bus.unheard()) is not None:
+            _log.critical("not_allowed", why=why)
+            return False
+        self.health.watch(self.bus, self.service)
+        return True
+
+    async def stop_taking(self) -> None:
+        """Take nothing more; what is in hand goes on."""
+        self.health.drain()
+        _log.info("draining", in_flight=self.service.credits.busy)
+        await self.discovery.stop()
+        await self.control.stop()
+        await self.jobs.stop_taking()
+
+
+async def _build(stack: AsyncExitStack, settings: Settings) -> _Rooms:
+    """The rooms in order, the model and the bus opened; the stack takes them down in reverse."""
+    bus = Bus()
+    sight = _Sight(bus, Metrics(), Health(settings.stuck_after, Systemd(environment())))
+    port = await _open_lookout(stack, settings, sight)
+    transcriber = await _open_both(stack, settings, bus)
+    tracer = open_tracer("bus-worker", settings.otel_exporter_otlp_endpoint)
+    stack.push_async_callback(asyncio.to_thread, tracer.close)
+    line = _line(settings, sight.metrics, transcriber, tracer)
+    sight.service = service = _service(settings, bus, transcriber, line)
+    sight.jobs = jobs = _jobs(settings, bus, transcriber, service, line)
+    names = Subjects(settings.subject_prefix)
+    return _Rooms(
+        bus=bus,
+        transcriber=transcriber,
+        service=service,
+        discovery=Discovery(
+            bus, _info(settings, transcriber, service.credits.slots, port), sight.stats
+        ),
+        control=CacheControl(bus, names, settings.queue_group, transcriber),
+        jobs=jobs,
+        health=sight.health,
+        port=port,
+    )
 
 
 @dataclass(slots=True)
@@ -202,10 +237,9 @@ async def _open_lookout(stack: AsyncExitStack, settings: Settings, sight: _Sight
     return port
 
 
-async def _open_both(
-    stack: AsyncExitStack, settings: Settings, bus: Bus, worker_id: str
-) -> Transcriber:
+async def _open_both(stack: AsyncExitStack, settings: Settings, bus: Bus) -> Transcriber:
     """The model and the bus, side by side."""
+    worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     stack.push_async_callback(bus.close)
     opening = asyncio.create_task(bus.open(address(settings), limit=None), name="bus-open")
     try:

@@ -1,4 +1,8 @@
-"""What the bytes are, by their own marks: the name a file came with is never asked."""
+"""What the bytes are, by their own marks: the name a file came with is never asked.
+
+Each format has one demuxer, by name. Left to guess, FFmpeg believed text: an ffconcat list had it
+read a file of the worker's, an SDP description had it open a socket.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, get_args

@@ -163,7 +163,7 @@ async def test_a_question_is_checked_as_strictly_as_a_request(workers: Workers):
     sha256 = hashlib.sha256(b"123").hexdigest()
 
     async def answer(question: bytes) -> dict:
-        return unpack((await nc.request("stt.v1.lookup.pretend", question, timeout=5)).data)
+        return unpack((await nc.request("stt.v1.lookup.pretend", question, timeout=20)).data)
 
     assert (await answer(pack({"sha256": sha256})))["text"] == "3 bytes"
     assert await answer(pack({"sha256": sha256[::-1]})) == {"known": False}

@@ -52,7 +52,7 @@ async def kept(bus: Bus) -> tuple[int, int]:
 
 
 async def until_less(bus: Bus, than: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await kept(bus))[1] >= than:  # noqa: ASYNC110 - it belongs to another process
             await asyncio.sleep(0.01)
 

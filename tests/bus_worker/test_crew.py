@@ -45,7 +45,7 @@ async def test_a_sentence_before_anybody_was_ready_is_the_end(make):
     program = "import sys; print('noise', file=sys.stderr); sys.exit('bus-worker: X=1: too low')"
     crew, said = make(program, count=2)
     with pytest.raises(SetupError, match=r"^X=1: too low$"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await crew.run(nothing)
     assert said == []
 
@@ -55,7 +55,7 @@ async def test_a_start_that_fails_without_a_word_is_tried_three_times(make):
     with pytest.raises(
         SetupError, match="worker 1 was killed by SIGKILL before it was ready, 3 times"
     ):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await crew.run(nothing)
     assert len(said) == 2
     assert "was killed by SIGKILL; starting it again in 0.01 s" in said[0]
@@ -66,7 +66,7 @@ async def test_a_worker_fails_for_ever_without_ending_those_that_were_ready(make
     crew, said = make("import sys; sys.exit('bus-worker: gone wrong since')")
     crew._was_ready = True
     running = asyncio.create_task(crew.run(nothing))
-    await until(lambda: len(said) >= 5, 10)
+    await until(lambda: len(said) >= 5, 30)
     assert not running.done()
     assert "ended with status 1 (gone wrong since); starting it again" in said[0]
     running.cancel()
@@ -94,7 +94,7 @@ async def test_a_line_without_end_does_not_stop_the_worker(
     make("import sys; sys.stderr.write('x' * 100_000 + '\\nthen\\n'); sys.exit(7)")
     worker = WorkerProcess(1)
     await worker.start({})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await worker.ended() == "ended with status 7"
     assert capfd.readouterr().err.endswith("then\n")
 
@@ -117,14 +117,14 @@ async def test_one_that_stays_is_killed(
     monkeypatch.setattr(crew_module, "COMMAND", (*crew_module.COMMAND, str(tmp_path)))
     monkeypatch.setattr(crew_module, "LEAVE", 0.4)
     running = asyncio.create_task(crew.run(nothing))
-    await until((tmp_path / "here").exists, 10)
+    await until((tmp_path / "here").exists, 30)
     (worker,) = crew.workers
     now = asyncio.Event()
     stopping = asyncio.create_task(crew.stop(now))
-    await until((tmp_path / "told").exists, 10)
+    await until((tmp_path / "told").exists, 30)
     if hurry:
         now.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await stopping
     with pytest.raises(ProcessLookupError):
         os.kill(worker.pid, 0)

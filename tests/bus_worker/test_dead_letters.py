@@ -56,8 +56,8 @@ async def client(workers: Workers) -> TranscribeClient:
 async def failed(client: TranscribeClient, audio: bytes = b"audio", **asked: str) -> Job:
     job = await client.submit(audio, **asked)
     with pytest.raises(BadAudio, match="poison"):
-        await job.result(timeout=20)
-    async with asyncio.timeout(10):
+        await job.result(timeout=30)
+    async with asyncio.timeout(30):
         while not [n async for n in client.dead.all() if n.job_id == job.id]:  # noqa: ASYNC110 - a worker's
             await asyncio.sleep(0.01)
     return job
@@ -86,7 +86,7 @@ async def test_handed_in_again_it_is_a_new_job_and_its_letter_is_gone(
     assert new.id != old.id
     assert (await client._all_jobs().results.record(old.id)).claim is None  # it is the new one's
     await old.erase()
-    assert (await new.result(timeout=20)).text == f"{len(audio)} bytes"
+    assert (await new.result(timeout=30)).text == f"{len(audio)} bytes"
     assert (await new.status()).priority == "high"
     assert [letter async for letter in client.dead.all()] == []
     with pytest.raises(JobNotFound, match="no dead letter"):

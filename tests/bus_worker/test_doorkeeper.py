@@ -40,7 +40,7 @@ async def test_a_gateway_that_cannot_start_is_the_end(monkeypatch: pytest.Monkey
     program = "import sys; sys.exit('bus-gateway: API_PORT=1: not yours')"
     monkeypatch.setattr(module, "COMMAND", (sys.executable, "-c", program))
     with pytest.raises(SetupError, match=r"^the gateway: API_PORT=1: not yours$"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await Doorkeeper({}, "127.0.0.1", 1, drain_timeout=1).keep(lambda _: None)
 
 

@@ -40,7 +40,7 @@ async def watching(service: Service, stuck_after: float = 60.0) -> AsyncIterator
 
 
 async def until_said(health: Health, *words: str) -> None:
-    await until(lambda: words == tuple(map(str, health.not_ready())), limit=15)
+    await until(lambda: words == tuple(map(str, health.not_ready())), limit=30)
 
 
 async def test_before_the_model_is_there_it_lives_but_is_not_ready():
@@ -88,7 +88,7 @@ async def test_a_bus_that_hangs_is_said(workers: Workers, monkeypatch: pytest.Mo
         pid = workers.server.process.pid
         hold(pid)
         try:
-            await until(health.not_ready, limit=15)
+            await until(health.not_ready, limit=30)
             assert "the bus has not answered for" in health.not_ready()[0]
         finally:
             os.kill(pid, signal.SIGCONT)

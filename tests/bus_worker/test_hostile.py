@@ -60,7 +60,7 @@ HOSTILE = {
 
 async def ask_raw(workers: Workers, payload: bytes) -> dict:
     nc = (await workers.bus()).client
-    return unpack((await nc.request(SUBJECT, payload, timeout=5)).data)
+    return unpack((await nc.request(SUBJECT, payload, timeout=20)).data)
 
 
 async def goes_on(workers: Workers) -> bool:
@@ -142,7 +142,7 @@ async def test_a_flood_of_rubbish_leaves_every_slot_free(workers: Workers):
     await nc.subscribe(inbox, cb=cb)
     for n in range(500):
         await nc.publish(SUBJECT, os.urandom(n), reply=inbox)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await nc.flush()
     await until(lambda: len(answers) == 500)
     await until(lambda: service.credits.free == 2)
@@ -178,7 +178,7 @@ async def test_any_map_and_any_bytes_get_one_answer(workers: Workers):
         )
     )
     def ask(payload: bytes) -> None:
-        asking = asyncio.run_coroutine_threadsafe(nc.request(SUBJECT, payload, timeout=5), loop)
+        asking = asyncio.run_coroutine_threadsafe(nc.request(SUBJECT, payload, timeout=20), loop)
         reply = unpack(asking.result(6).data)
         assert ("error" in reply) != ("text" in reply)
         assert reply.get("error", {"code": "bad_request"})["code"] in {

@@ -102,7 +102,7 @@ async def test_a_name_written_twice_is_told(js: JetStream):
 async def test_what_is_kept_for_a_second_is_gone_after_it(js: JetStream):
     await js.write("S", "s.a", b"x", kept_for(0.2))
     assert await js.last("S", "s.a") is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await js.last("S", "s.a") is not None:  # noqa: ASYNC110 - it belongs to the server
             await asyncio.sleep(0.1)
 

@@ -160,7 +160,7 @@ async def test_a_job_that_was_fetched_in_vain_goes_back_at_once_and_nothing_is_c
 
     lanes._begin, lanes._somebody_waits = begun, lambda: bool(waits)  # type: ignore[method-assign]
     job = await (await workers.client()).submit(b"job")
-    await job.result(5)  # far sooner than what a dead worker had in hand comes again
+    await job.result(8)  # far sooner than what a dead worker had in hand comes again
     bus = await workers.bus()
     queue = await bus.client.jetstream().consumer_info("STT_JOBS", "pretend-low")
     assert queue.delivered.consumer_seq == 3
@@ -182,7 +182,7 @@ async def test_a_job_that_waits_for_its_slot_when_the_worker_stops_goes_back(wor
     bus = await workers.bus()
     another = Pulls(bus, 10.0)
     await another.start()
-    async with asyncio.timeout(1.5):  # far less than the queue waits for a dead worker
+    async with asyncio.timeout(5):  # far less than the queue waits for a dead worker
         held = await another.next([QUEUES[1][1]])
     await another.stop()
     assert held is not None
@@ -207,6 +207,6 @@ async def test_a_job_that_waits_for_its_slot_stays_in_hand(
     with pytest.raises(TimeoutError):
         await another.fetch(1, timeout=1.2)
     await asyncio.gather(*people)
-    await job.result(10)
+    await job.result(30)
     queue = await js.consumer_info("STT_JOBS", "pretend-low")
     assert queue.delivered.consumer_seq == 1

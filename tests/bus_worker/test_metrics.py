@@ -116,6 +116,8 @@ async def test_what_a_worker_counts_anyway_is_read_when_somebody_asks(workers: W
     said = scraped(line.metrics)
     assert said["requests_total,code=ok,lane=request,outcome=ok"] == 3
     assert said["requests_total,code=other,lane=request,outcome=error"] == 1
+    for code in ("failed", "deadline_exceeded", "unavailable"):  # what alerts look at begins at 0
+        assert said[f"requests_total,code={code},lane=request,outcome=error"] == 0
     assert said["request_duration_seconds_count,lane=request"] == 4
     assert [said[f"cache_requests_total,result={r}"] for r in ("hit", "miss", "shared")] == [2, 1, 0]  # fmt: skip
     assert said["audio_seconds_total,lane=request"] == 6

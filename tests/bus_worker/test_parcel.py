@@ -52,13 +52,13 @@ async def kept(house: Workers) -> tuple[int, int]:
 
 
 async def until_left(house: Workers, chunks: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await kept(house))[0] < chunks:  # noqa: ASYNC110 - it belongs to another process
             await asyncio.sleep(0.01)
 
 
 async def until_erased(house: Workers) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await kept(house))[1] > 10_000:  # noqa: ASYNC110 - it belongs to another process
             await asyncio.sleep(0.01)
 
@@ -308,7 +308,7 @@ async def test_a_ticket_whose_audio_is_gone_is_answered_with_410_and_the_log_tel
     lines = capture.entries
     log = structlog.wrap_logger(None, [capture], wrapper_class=structlog.BoundLogger)
     monkeypatch.setattr("bus_worker.request_line._log", log)
-    msg = await nc.request(NAMES.transcribe("pretend"), pack({"claim": claim}), timeout=5)
+    msg = await nc.request(NAMES.transcribe("pretend"), pack({"claim": claim}), timeout=20)
     assert unpack(msg.data)["error"]["code"] == "claim_expired"
     assert msg.headers["Nats-Service-Error-Code"] == "410"
     client = await stock.client()

@@ -143,7 +143,7 @@ async def test_lives_open_side_by_side_and_close_where_they_opened():
     def living(name: str) -> Stage:
         @contextlib.asynccontextmanager
         async def life(options: NoOptions):
-            async with asyncio.timeout(5), asyncio.TaskGroup():
+            async with asyncio.timeout(30), asyncio.TaskGroup():
                 await both.wait()
                 tasks[name] = asyncio.current_task()
                 yield f"{name}'s"

@@ -35,7 +35,7 @@ def results(bus: Bus) -> Results:
 
 
 async def heard(results: Results, after: int = 0) -> list[JobEvent]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         return [event async for event in results.follow("j", after)]
 
 
@@ -100,7 +100,7 @@ async def test_what_ended_is_known_for_a_while_only(bus: Bus):
     results = Results(bus.client, NAMES, kept=1)
     await results.create(QUEUED)
     await end(results)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await results.known("j") is not None:  # noqa: ASYNC110 - it belongs to the server
             await asyncio.sleep(0.1)
     with pytest.raises(JobNotFound):
@@ -234,7 +234,7 @@ async def test_a_listener_outlives_a_restart_of_the_server(
             events.append(event)
             first.set()
 
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         group.create_task(listen())
         await first.wait()
         for number in range(2):
@@ -269,7 +269,7 @@ async def test_of_an_erased_job_nothing_is_left_but_that_there_was_one(results: 
     assert (await results.source("j"), await results.window("j", 0)) == (None, None)
     with pytest.raises(JobNotFound):
         await results.transcript(record)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await messages(bus, NAMES.state_stream) > 1:  # noqa: ASYNC110 - it belongs to the server
             await asyncio.sleep(0.1)
         while await messages(bus, NAMES.events_stream):  # noqa: ASYNC110 - as above

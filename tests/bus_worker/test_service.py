@@ -195,7 +195,7 @@ async def test_a_waiter_hears_of_room_the_moment_it_comes(workers: Workers):
     await until(lambda: service.credits.busy == 1)
     await nc.publish("stt.control.waiting", pack({"model": "other"}), reply=inbox)
     await nc.publish("stt.control.waiting", pack({"model": "pretend"}), reply=inbox)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert unpack((await told.get()).data)["free"] == 1
     assert service.credits.free == 1
     assert told.empty()
@@ -354,7 +354,7 @@ async def test_discovery_answers_as_nats_services_do(workers: Workers):
     await client.transcribe(b"1")
     nc = (await workers.bus()).client
     for name in ("", ".stt", ".stt.w1"):
-        ping = json.loads((await nc.request(f"$SRV.PING{name}", b"", timeout=1)).data)
+        ping = json.loads((await nc.request(f"$SRV.PING{name}", b"", timeout=20)).data)
         assert ping == {
             "type": "io.nats.micro.v1.ping_response",
             "name": "stt",
@@ -362,11 +362,11 @@ async def test_discovery_answers_as_nats_services_do(workers: Workers):
             "version": "0.1.0",
             "metadata": {"model": "pretend", "revision": "", "slots": "1"},
         }
-    info = json.loads((await nc.request("$SRV.INFO.stt", b"", timeout=1)).data)
+    info = json.loads((await nc.request("$SRV.INFO.stt", b"", timeout=20)).data)
     (endpoint,) = info["endpoints"]
     assert endpoint["subject"] == SUBJECT
     assert endpoint["metadata"] == {}
-    stats = json.loads((await nc.request("$SRV.STATS.stt", b"", timeout=1)).data)
+    stats = json.loads((await nc.request("$SRV.STATS.stt", b"", timeout=20)).data)
     (endpoint,) = stats["endpoints"]
     assert endpoint["num_requests"] == 1
     assert endpoint["num_errors"] == 0
@@ -378,7 +378,7 @@ async def test_discovery_answers_as_nats_services_do(workers: Workers):
 async def test_the_mapped_subject_reaches_the_default_model(workers: Workers):
     await workers.start(seconds=0)
     nc = (await workers.bus()).client
-    msg = await nc.request("stt.v1.transcribe", pack({"audio": b"12"}), timeout=2)
+    msg = await nc.request("stt.v1.transcribe", pack({"audio": b"12"}), timeout=20)
     assert unpack(msg.data)["text"] == "2 bytes"
 
 

@@ -100,7 +100,7 @@ async def test_a_jobs_windows_are_parts_of_its_submitters_trace(workers: Workers
         await workers.start(decode, limits, pretend, tidy, jobs=Limits(), line=line, seconds=0.01)
         client: TranscribeClient = await workers.client()
         job = await client.submit(wav_bytes(tone(40)), traceparent=FROM_OUTSIDE)
-        await job.result(20)
+        await job.result(30)
         await workers.stack.aclose()
         tracer.close()
     assert {span.trace_id.hex() for _, span in there.spans} == {TRACE}

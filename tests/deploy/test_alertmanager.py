@@ -84,7 +84,7 @@ async def test_slack_hears_of_the_cause_and_not_of_what_follows(tmp_path):
                 ],
             )
             assert sent.status_code == 200
-            await until(lambda: len(there.messages) == 2, limit=20)
+            await until(lambda: len(there.messages) == 2, limit=30)
     said = {each["title"]: each for (each,) in (m["attachments"] for m in there.messages)}
     assert set(said) == {"critical: NoReadyWorker", "warning: DeadLetters"}
     bad = said["critical: NoReadyWorker"]

@@ -32,7 +32,7 @@ def address(worker: WorkerProcess) -> str:
 
 async def noticed(checks: Checks, *look: str) -> Said:
     """What a check says once it is not OK: a worker looks at itself once a second."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while (said := await checks(*look)).status == 0:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.1)
     return said

@@ -121,7 +121,7 @@ async def test_each_verb_answers_to_everyone_to_the_service_and_to_the_worker(
     (worker,) = await processes.start()
     for verb in READERS:
         for tail in ("", ".stt", f".stt.{worker.worker_id}"):
-            reply = await nc.request(f"$SRV.{verb}{tail}", timeout=5)
+            reply = await nc.request(f"$SRV.{verb}{tail}", timeout=20)
             assert worker.worker_id in reply.data.decode()
 
 

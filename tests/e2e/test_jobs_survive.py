@@ -203,6 +203,6 @@ async def test_what_kills_ten_workers_is_given_up_and_the_next_worker_lives_on(
     )  # a window's first delivery is not written down
     assert f"{MAX_DEATHS} workers died" in await reason_of(nc, poison)
     (alone,) = alive(processes)
-    assert (await (await caller.submit(wav_bytes(noise(0.4)))).result(20)).text == "6400 samples"
+    assert (await (await caller.submit(wav_bytes(noise(0.4)))).result(30)).text == "6400 samples"
     assert alone.process.returncode is None
     print(f"\ngiven up after {deaths} deaths: {await reason_of(nc, poison)}")  # noqa: T201 - a soak's figures

@@ -192,7 +192,7 @@ async def test_its_workers_share_one_cache_that_comes_back_when_it_dies(up, tmp_
         pid = house.pids["valkey-server"]
         os.kill(pid, signal.SIGKILL)
         await house.says(rf"^valkey-server \(pid ({pid})\) has died; starting it again$")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while await heard() > 1:  # each worker finds it again in its own time
                 pass
 
@@ -244,7 +244,7 @@ async def test_killed_outright_it_leaves_no_process(when: str, up):
     assert before
     house.process.kill()
     await house.ended()
-    await until(lambda: not any(map(alive, before)), 20)
+    await until(lambda: not any(map(alive, before)), 30)
 
 
 def _descendants(pid: int) -> list[int]:

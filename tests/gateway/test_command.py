@@ -49,7 +49,7 @@ async def started(
 
 
 async def until_said(process: asyncio.subprocess.Process, what: str) -> str:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while what not in (line := (await process.stderr.readline()).decode()):
             assert line, f"ended without saying {what!r}"
     return line
@@ -66,7 +66,7 @@ async def test_it_says_where_it_listens_and_finishes_what_it_has_in_hand(
             await until(lambda: service.credits.busy)
             process.send_signal(signal.SIGTERM)
             assert (await asked).status_code == 200
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert await process.wait() == 0
 
 

@@ -100,7 +100,7 @@ class Tab:
 async def tab(browser: Browser, url: str, **options: Any) -> AsyncIterator[Tab]:
     """The page, open; at the end nothing may have gone wrong in it, nor been asked of anybody else."""
     context = await browser.new_context(**{"permissions": ["microphone"], **options})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     opened = Tab(await context.new_page(), url)
     await opened.page.goto(url)
     await opened.page.wait_for_selector("#service:not([data-mood=asking]), dialog[open]")

@@ -65,7 +65,7 @@ async def queued_in(nc: Client, stream: str, model: str = "pretend") -> int:
     return found
 
 
-async def idle(nc: Client, model: str = "pretend", limit: float = 10.0) -> None:
+async def idle(nc: Client, model: str = "pretend", limit: float = 30.0) -> None:
     """Wait until no job and no window of a model is left."""
     async with asyncio.timeout(limit):
         while (  # noqa: ASYNC110 - the server tells nobody

@@ -87,7 +87,7 @@ async def gateway(nats_url: str, **settings: Any) -> AsyncIterator[Gateway]:
     server = _Quiet(app, drain=5, systemd=Systemd({}))
     serving = asyncio.create_task(server.serve([sock]), name="gateway")
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(0.005)
         port = sock.getsockname()[1]

@@ -145,11 +145,11 @@ class Workers:
 
     async def client(self, **options: Any) -> TranscribeClient:
         """A client on a connection of its own."""
-        client = TranscribeClient(self.server.url, **{"model": "pretend", "timeout": 10, **options})
+        client = TranscribeClient(self.server.url, **{"model": "pretend", "timeout": 30, **options})
         return await self.stack.enter_async_context(client)
 
 
-async def until(condition: Any, limit: float = 5.0) -> None:
+async def until(condition: Any, limit: float = 30.0) -> None:
     """Wait until `condition()` holds; fails when it does not within `limit` seconds."""
     async with asyncio.timeout(limit):
         while not condition():  # noqa: ASYNC110 - the condition belongs to another process or thread

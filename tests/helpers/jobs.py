@@ -68,7 +68,7 @@ async def narrowed(nc: Client, stream: str, messages: int) -> None:
     await js.update_stream(config, max_msgs=messages)
 
 
-async def until_queues_are_empty(nc: Client, limit: float = 10.0) -> None:
+async def until_queues_are_empty(nc: Client, limit: float = 30.0) -> None:
     """Wait until no job and no window waits or is in hand."""
     js = nc.jetstream()
     async with asyncio.timeout(limit):

@@ -72,7 +72,7 @@ class WorkerProcess:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    async def left(self, limit: float = 10.0) -> int:
+    async def left(self, limit: float = 30.0) -> int:
         """Wait until the process is gone and all it said is read; its exit status."""
         async with asyncio.timeout(limit):
             status = await self.process.wait()
@@ -170,14 +170,14 @@ async def figures(nc: Client, wait: float = 0.1) -> dict[str, dict[str, Any]]:
     }
 
 
-async def until_answering(nc: Client, workers: set[str], limit: float = 15.0) -> None:
+async def until_answering(nc: Client, workers: set[str], limit: float = 30.0) -> None:
     """Wait until all of these workers answer on the bus."""
     async with asyncio.timeout(limit):
         while not workers <= set(await figures(nc, 0.05)):
             pass  # each question waits a little for its answers
 
 
-async def until_busy(nc: Client, limit: float = 10.0) -> str:
+async def until_busy(nc: Client, limit: float = 30.0) -> str:
     """Wait until a worker has a request in hand; its id."""
     async with asyncio.timeout(limit):
         while True:

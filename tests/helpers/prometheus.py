@@ -68,7 +68,7 @@ async def prometheus(folder: Path) -> AsyncIterator[Prometheus]:
     )  # fmt: skip
     try:
         async with httpx2.AsyncClient(base_url=f"http://{address}", trust_env=False) as http:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 while not await _is_ready(http):
                     assert process.returncode is None
                     await asyncio.sleep(0.05)

@@ -85,7 +85,7 @@ class Outcome:
 
 
 async def shell(
-    *arguments: str, cwd: Path, stdin: bytes | None = None, limit: float = 30.0, **options: Any
+    *arguments: str, cwd: Path, stdin: bytes | None = None, limit: float = 60.0, **options: Any
 ) -> Outcome:
     """Run it to its end."""
     pipe = None if stdin is None else subprocess.PIPE

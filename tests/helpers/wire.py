@@ -19,7 +19,7 @@ async def raw_publish(
     name = subject.encode() if isinstance(subject, str) else subject
     to = f" {reply}".encode() if reply else b""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await reader.readline()  # INFO
             writer.write(b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\n')
             if headers is None:

@@ -2,6 +2,8 @@
 
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from bus_worker.bench import contest, seat
 from bus_worker.bench.clips import Clip
 from bus_worker.bench.contenders import VIA, Setup
 from bus_worker.bench.contest import Run, Wanted, need, spaced
+from bus_worker.bench.engines import Heard
 from bus_worker.errors import SetupError
 from tests.helpers.clips import manifest
 from tests.helpers.shell import shell
@@ -37,14 +40,14 @@ def clip(name: str, seconds: float = 1.0) -> Clip:
 async def test_all_are_measured_in_one_run_and_what_was_found_is_kept(place: Path, tmp_path: Path):
     path = tmp_path / "found" / "figures.json"
     ended = await shell(
-        "bench", str(place), "--at-once", "1,2", "--language", "given", "--against", "same,batched",
+        "bench", str(place), "--at-once", "1", "--language", "given", "--against", "same,batched",
         "--model", "tiny.en", "--most", "2", "--json", str(path), cwd=tmp_path, limit=280,
     )  # fmt: skip
     assert ended.status == 0, ended.err
     found = json.loads(path.read_text())
     rows = found["sections"]["speed"]["rows"]
     names = [*VIA.values(), "faster-whisper, same replicas", "faster-whisper, batched pipeline"]
-    assert [(row["who"], row["at once"]) for row in rows] == [(n, k) for k in (1, 2) for n in names]
+    assert [row["who"] for row in rows] == names
     for row in rows:
         assert row["failed"] == 0
         assert row["errors %"] < 50
@@ -137,6 +140,9 @@ class Quiet:
     async def hear(self, clips, at_once, *, told, into):  # noqa: ARG002 - as the real one
         self.log.append((self.who, len(clips)))
         into.requests += len(clips)
+        into.heard |= {one.name: Heard("a", "en", []) for one in clips}
+        into.each += [0.1] * len(clips)
+        into.wall += 1.0
 
 
 @pytest.mark.parametrize(
@@ -154,3 +160,21 @@ async def test_all_hear_the_same_each_time_another_first_and_enough_for_every_ca
     orders = ("abc", "bca", "cab", "abc")
     assert log == [(who, size) for order, size in zip(orders, turns, strict=False) for who in order]
     assert {run.requests for run in runs.values()} == {sum(turns)}
+
+
+async def test_each_number_at_once_is_tried_with_the_language_given_and_detected(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    names = list(VIA.values())
+
+    @asynccontextmanager
+    async def seats(_: contest.Contest) -> AsyncIterator[dict[str, Quiet]]:
+        yield {who: Quiet(who, []) for who in names}
+
+    monkeypatch.setattr(contest, "_seats", seats)
+    asked = contest.Contest(
+        Wanted(str(place)), Setup("path", "tiny.en"), against=(), at_once=(1, 2)
+    )
+    found = await contest.measure(asked, lambda _: None)
+    tried = [(row["who"], row["at once"], row["language"]) for row in found.sections["speed"].rows]
+    assert tried == [(n, k, how) for how in ("given", "detected") for k in (1, 2) for n in names]

@@ -49,7 +49,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def well_again(cache: RedisCache) -> None:
     """Ask now and then, as requests do, until the breaker is closed."""
-    await until(cache.ready, 10)
+    await until(cache.ready, 30)
 
 
 # --- as it should be -------------------------------------------------------------------------

@@ -124,13 +124,18 @@ async def test_a_terminal_sees_a_bar(idle: Shell):
     terminal, theirs = os.openpty()
     async with started("jobs", "watch", job_id, stderr=theirs, **idle.on_bus) as process:
         os.close(theirs)
-        await asyncio.sleep(1.5)
-        await idle.workers.start(seconds=0.5, jobs=Limits())
+        await asyncio.to_thread(_read_until, terminal, "[....................] queued 0%, ")
+        await idle.workers.start(jobs=Limits())
         out, _ = await process.communicate()
     shown = await asyncio.to_thread(_read_all, terminal)
     assert out == b"22 bytes\n"
-    assert "[....................] queued 0%, " in shown
     assert shown.endswith("\r\x1b[K")
+
+
+def _read_until(terminal: int, words: str) -> None:
+    read = b""
+    while words not in read.decode():
+        read += os.read(terminal, 1 << 16)
 
 
 def _read_all(terminal: int) -> str:
@@ -150,7 +155,7 @@ async def test_ctrl_c_leaves_the_job_and_says_so(idle: Shell, waiting: str):
     )  # fmt: skip
     async with started("jobs", *asked, **idle.on_bus) as process:
         assert process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert b"queued" in await process.stderr.readline()
             process.send_signal(signal.SIGINT)
             out, err = await process.communicate()
@@ -180,7 +185,7 @@ async def test_a_job_is_cancelled_once_and_then_erased(idle: Shell):
 async def test_a_job_that_is_done_cannot_be_cancelled(jobs: Shell):
     client = await jobs.workers.client()
     job = await client.submit(b"xx")
-    await job.result(timeout=20)
+    await job.result(timeout=30)
     ended = await jobs("cancel", job.id)
     assert (ended.status, ended.sentence) == (1, "the job is done: there is nothing to cancel")
 
@@ -200,7 +205,7 @@ async def test_those_that_failed_are_listed_shown_handed_in_again_and_dropped(jo
     again = (await jobs("dead", "resubmit", job_id)).out.strip()
     assert again != job_id
     with pytest.raises(BadAudio):
-        await (await jobs.workers.client()).job(again).result(timeout=20)
+        await (await jobs.workers.client()).job(again).result(timeout=30)
     assert (await jobs("dead", "drop", again)) == Outcome(0, "", "")
     ended = await jobs("dead", "drop", again)
     assert ended.status == 1

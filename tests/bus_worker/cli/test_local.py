@@ -85,9 +85,9 @@ async def test_local_leaves_at_ctrl_c_though_a_thread_hangs(folder: Path):
     variables = {"PIPELINE": "hanging", "PLUGINS_PATH": "hanging.py", "WHISPER_MODEL": "pretend"}
     async with started("transcribe", "--local", "a.wav", cwd=folder, **variables) as process:
         assert process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert await process.stderr.readline() == b"hanging\n"
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             out, err = await process.communicate()
     assert (process.returncode, out, err) == (130, b"", b"")

@@ -74,7 +74,7 @@ async def test_on_a_terminal_it_goes_on_until_told_to_end(workers: Workers, tmp_
     )
     os.close(theirs)
     seen = ""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while seen.count(HOME) < 2:
             seen += (await asyncio.to_thread(os.read, ours, 4096)).decode()
         process.send_signal(signal.SIGINT)

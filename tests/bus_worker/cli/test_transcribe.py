@@ -27,7 +27,7 @@ async def test_several_files_are_heard_at_once_and_printed_in_their_order(
     async with started(
         "transcribe", "c.flac", "a.wav", "b.mp3", cwd=folder, NATS_URL=workers.server.url
     ) as process:
-        await until(lambda: service.credits.busy == 3, 10)
+        await until(lambda: service.credits.busy == 3, 30)
         out, err = await process.communicate()
     assert out.decode() == (
         "==> c.flac <==\n333 bytes\n\n==> a.wav <==\n1 bytes\n\n==> b.mp3 <==\n22 bytes\n"
@@ -232,9 +232,9 @@ async def test_ctrl_c_is_quiet_and_cancels_on_the_bus(
     service = await workers.start(seconds=60, slots=3)
     on_bus = {"cwd": folder, "NATS_URL": workers.server.url}
     async with started("transcribe", "a.wav", "b.mp3", **on_bus) as process:
-        await until(lambda: service.credits.busy == 2, 10)
+        await until(lambda: service.credits.busy == 2, 30)
         process.send_signal(number)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             out, err = await process.communicate()
     assert (out, err) == (b"", b"")
     assert process.returncode == status

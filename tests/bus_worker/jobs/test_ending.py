@@ -109,7 +109,7 @@ class Case:
         return doomed.dead.is_set(), wrong
 
     async def amiss(self, nc: Client, job: Job) -> AsyncIterator[str]:
-        transcript = await job.result(10)
+        transcript = await job.result(30)
         if abs(transcript.duration - (0.4 if self.audio is CLIP else 2.5)) > 0.01:
             yield f"heard {transcript.duration} s"
         record = await Results(nc, NAMES).record(job.id)

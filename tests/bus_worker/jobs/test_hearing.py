@@ -56,7 +56,7 @@ async def test_words_too_many_for_a_message_are_kept_and_joined():
         )  # fmt: skip
         client, nc = await workers.client(), (await workers.bus()).client
         job = await client.submit(RECORDING)
-        result, status = await job.result(20), await job.status()
+        result, status = await job.result(30), await job.status()
         assert status.windows is not None
         assert len(result.segments) == 4000 * status.windows
         assert [one.id async for one in job.segments()] == list(range(len(result.segments)))
@@ -103,7 +103,7 @@ async def test_what_a_window_cost_is_forgotten_with_its_job(
     )
     client, nc = await workers.client(), (await workers.bus()).client
     job = await client.submit(RECORDING, language="en")
-    assert set((await job.result(20)).text.split()) == {"heard"}
+    assert set((await job.result(30)).text.split()) == {"heard"}
     assert troubled
     await idle(nc)
     assert await kept_of(nc, job.id, but=("text-",)) == {"status"}
@@ -129,7 +129,7 @@ async def test_a_window_that_always_fails_ends_its_job(
     client, nc = await workers.client(), (await workers.bus()).client
     job = await client.submit(RECORDING, language="en")
     with pytest.raises(Failed):
-        await job.result(20)
+        await job.result(30)
     await idle(nc)
     assert asked.count(asked[0]) == 5
     assert await kept_of(nc, job.id) == {"status"}

@@ -37,7 +37,7 @@ async def test_what_becomes_of_jobs_is_said_and_counted(
         for audio in (CLIP, LARGE, b"no audio at all"):
             job = await client.submit(audio, request_id="mine", webhook=hooks.url)
             with contextlib.suppress(BusWorkerError):
-                await job.result(20)
+                await job.result(30)
         await until(lambda: len(hooks.heard) == 3)
         await idle(nc)
     ended = [entry for entry in lines if entry["event"] == "job"]

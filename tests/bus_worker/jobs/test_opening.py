@@ -96,7 +96,7 @@ async def nothing_left(nc: Client, job: Job) -> None:
 async def test_a_recording_is_heard_in_windows_and_joined(workers: Workers, nc: Client, ear: Ear):
     await worker(workers, ear, longest=30.0)
     job = await submit(workers, wav_bytes(noise(65)))
-    result = await job.result(20)
+    result = await job.result(30)
     status = await job.status()
     assert (status.windows, status.windows_done, status.progress) == (3, 3, 1.0)
     assert (result.duration, status.duration, result.language) == (65.0, 65.0, "de")
@@ -126,7 +126,7 @@ async def test_the_language_of_the_first_speech_is_that_of_the_rest(  # noqa: PL
     ear.says = says
     await worker(workers, ear)
     job = await submit(workers, RECORDING)
-    assert (await job.result(20)).language == "de"
+    assert (await job.result(30)).language == "de"
     assert ear.asked == [None] * asked + ["de"] * (len(ear.asked) - asked)
     assert len(ear.asked) == (await job.status()).windows
 
@@ -137,7 +137,7 @@ async def test_a_queue_of_windows_that_is_full_makes_nobody_fail(
     await worker(workers, ear)
     await narrowed(nc, "STT_WINDOWS", 2)
     job = await submit(workers, RECORDING)
-    assert (await job.result(20)).duration == SECONDS
+    assert (await job.result(30)).duration == SECONDS
     status = await job.status()
     assert status.failures == 0
     assert status.attempts > 1
@@ -151,7 +151,7 @@ async def test_a_queue_of_windows_that_is_full_makes_nobody_fail(
 async def refused(nc: Client, job: Job, kind: type[BusWorkerError]) -> BusWorkerError:
     """The error of a job that was refused, of which only the dead letter is left."""
     with pytest.raises(kind) as failed:
-        await job.result(20)
+        await job.result(30)
     await nothing_left(nc, job)
     status = await job.status()
     assert (status.status, status.attempts) == ("failed", 1)
@@ -249,7 +249,7 @@ async def test_a_job_is_stopped_wherever_it_is(  # noqa: PLR0917
     getattr(halt, place)()
     await worker(workers, ear)
     job = await submit(workers, LARGE, **halt.asked)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await halt.reached.wait()
     record = await Results(nc, NAMES).record(job.id)
     await getattr(job, act)()
@@ -263,7 +263,7 @@ async def test_a_job_is_stopped_wherever_it_is(  # noqa: PLR0917
         assert (known.record.status, told[-1].status) == ("cancelled", "cancelled")
         assert [one.final for one in told].count(True) == 1
         with pytest.raises(Cancelled):
-            await job.result(5)
+            await job.result(30)
     else:
         assert (known.record.erased, told) == (True, [])
         bare = JobRecord(job_id=job.id, status="cancelled", model="pretend", erased=True)
@@ -271,7 +271,7 @@ async def test_a_job_is_stopped_wherever_it_is(  # noqa: PLR0917
     assert await kept_of(nc, job.id) == {"status"}
     ear.says = None
     monkeypatch.undo()
-    assert (await (await submit(workers, RECORDING)).result(10)).duration == SECONDS
+    assert (await (await submit(workers, RECORDING)).result(30)).duration == SECONDS
 
 
 @pytest.mark.parametrize("place", ["clip", "fetching", "first speech", "hearing", "hearing again"])

@@ -197,7 +197,7 @@ async def test_work_that_fails_is_tried_five_times(workers: Workers, nc: Client,
     client = await workers.client()
     job = await client.submit(b"audio")
     with pytest.raises(Failed):
-        await job.result(20)
+        await job.result(30)
     await idle(nc)
     status = await job.status()
     assert (status.attempts, status.failures) == (5, 5)
@@ -209,7 +209,7 @@ async def test_work_that_fails_is_tried_five_times(workers: Workers, nc: Client,
 async def test_work_that_fails_twice_and_then_does_not_is_done(workers: Workers, nc: Client):
     await workers.start(failing(2, RuntimeError("a mistake")), jobs=Limits())
     job = await (await workers.client()).submit(b"audio")
-    assert (await job.result(20)).text == "asked 3 times"
+    assert (await job.result(30)).text == "asked 3 times"
     await idle(nc)
     status = await job.status()
     assert (status.attempts, status.failures, status.error) == (3, 2, None)
@@ -224,6 +224,6 @@ async def test_what_is_only_not_possible_now_counts_nothing(
 ):
     await workers.start(failing(7, error), jobs=Limits())
     job = await (await workers.client()).submit(b"audio")
-    assert (await job.result(20)).text == "asked 8 times"
+    assert (await job.result(30)).text == "asked 8 times"
     status = await job.status()
     assert (status.attempts, status.failures) == (8, 0)

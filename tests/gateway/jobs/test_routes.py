@@ -199,7 +199,7 @@ async def test_events_of_a_job_that_goes_on_come_as_they_happen(
     job_id = await job(http)
     async with http.stream("GET", f"/jobs/{job_id}/events") as answer:
         lines = answer.aiter_lines()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await anext(lines) == "retry: 1000"
             while await anext(lines) != ": working":
                 pass
@@ -218,7 +218,7 @@ async def test_a_job_erased_under_its_listener_ends_in_an_error(
         lines = answer.aiter_lines()
         await anext(lines)
         await hand.results.erase(await hand.results.record(job_id))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert '"code":"job_not_found"' in "".join([line async for line in lines])
 
 

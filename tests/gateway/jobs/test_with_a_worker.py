@@ -32,7 +32,7 @@ async def test_it_is_done_told_and_erased(bus_server: NatsServer, workers: Worke
         assert (said["status"], said["progress"], said["duration"]) == ("done", 1.0, 9.0)
         assert said["windows"] == told.count("event: segments") >= 5
         assert said["result"]["text"] == " ".join(["part 0"] * said["windows"])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             heard = unpack((await inbox.next_msg()).data)
         assert heard["text"] == said["result"]["text"]
         assert (await http.delete(address)).status_code == 204

@@ -75,7 +75,7 @@ async def left_over(house: Workers) -> list[str]:
 
 async def nothing_left(house: Workers) -> None:
     """Wait until no job is known."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await left_over(house):  # noqa: ASYNC110 - what is there is the bus's to say
             await asyncio.sleep(0.02)
 
