@@ -207,8 +207,11 @@ class ClaimCheck:
             await _ended(coming)
 
     async def _chunk(self, claim_id: str, number: int) -> bytes:
-        """One chunk; a stream that is not there may be a moment behind its server."""
+        """One chunk; a stream that is not there may be a moment behind its server, and a server behind its cluster."""
         kept = await self._read(claim_id, number, FETCH_LIMIT, STREAM_BACK)
+        if kept is None:
+            subject = self._names.claim(claim_id, number)
+            kept = await self._js.surely_last(self._names.claims_stream, subject)
         if kept is None or not kept.data:  # never there, gone by age, or erased
             raise ClaimExpired
         return kept.data

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -107,10 +107,15 @@ def _plans(names: Subjects) -> list[_Plan]:
     ]  # fmt: skip
 
 
-async def make_streams(nc: Client, names: Subjects, *models: str) -> list[tuple[str, str]]:
+async def make_streams(
+    nc: Client, names: Subjects, *models: str, replicas: int | None = None
+) -> list[tuple[str, str]]:
     """Make the streams and the queues of these models, or put right what is wrong with them.
 
     What an admin may well have chosen (bytes, age, replicas, placement) stays as it is.
+
+    Args:
+        replicas: on how many servers of a cluster each lies; None: as it is, and on one if it is new.
 
     Returns:
         Each stream's name and what it keeps.
@@ -121,8 +126,10 @@ async def make_streams(nc: Client, names: Subjects, *models: str) -> list[tuple[
     """
     js = nc.jetstream()
     name = names.claims_stream
+    wanted = {"num_replicas": replicas} if replicas else {}
+    plans = [replace(plan, needed={**plan.needed, **wanted}) for plan in _plans(names)]
     try:
-        await _make_all(js, _plans(names))
+        await _make_all(js, plans)
         for name, queue in _queues(names, *models):
             await js.add_consumer(name, queue)
     except js_errors.APIError as exc:
@@ -135,9 +142,9 @@ async def make_streams(nc: Client, names: Subjects, *models: str) -> list[tuple[
         raise Forbidden(f"{exc}; `bus-worker setup` is an admin's") from exc
     except (nats_errors.Error, TimeoutError, OSError) as exc:
         raise SetupError(
-            f"the bus did not answer about stream {name}; may this user publish on $JS.API.>?"
+            f"the bus did not answer about stream {name}; do most servers of its cluster run by now?"
         ) from exc
-    return [(plan.name, plan.keeps) for plan in _plans(names)]
+    return [(plan.name, plan.keeps) for plan in plans]
 
 
 async def check_queues(js: JetStream, names: Subjects, model: str) -> str | None:

@@ -37,11 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _up(commands)
     _command(commands, "run", "Run one worker until it is told to stop.")
-    _command(
-        commands,
-        "setup",
-        "Fetch the model and make the bus's streams; run it before the first worker.",
-    )
+    _setup(commands)
     _transcribe(commands)
     _jobs(commands)
     _models(commands)
@@ -91,6 +87,22 @@ def _up(commands: Any) -> None:
     up.add_argument(
         "--workers", metavar="N", type=_positive, help="worker processes (default: API_WORKERS, 2)"
     )
+
+
+def _setup(commands: Any) -> None:
+    setup = _command(
+        commands,
+        "setup",
+        "Fetch the model and make the bus's streams; run it before the first worker.",
+    )
+    setup.add_argument(
+        "--bus-only", action="store_true",
+        help="leave the model to the machines that workers run on; its name is all that is needed",
+    )  # fmt: skip
+    setup.add_argument(
+        "--replicas", metavar="N", type=int, choices=(1, 3, 5),
+        help="keep each stream on so many servers of a cluster: 1, 3 or 5 (default: as it is, or 1)",
+    )  # fmt: skip
 
 
 def _transcribe(commands: Any) -> None:

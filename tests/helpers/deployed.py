@@ -1,7 +1,7 @@
 """The bus as `deploy/nats` sets it up: a real nats-server with those very files, and its users."""
 
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from bus_worker.bus import Address
 from bus_worker.embedded import NatsServer
 from tests.helpers.watching import DEPLOY
 
-__all__ = ["USERS", "Deployed", "deployed", "password", "secrets_of"]
+__all__ = ["USERS", "Deployed", "deployed", "password"]
 
 USERS = ("worker", "gateway", "publisher", "admin")
 HERE = """
@@ -30,10 +30,9 @@ def password(user: str) -> str:
 
 
 @contextmanager
-def secrets_of(store: Path, **given: str | None) -> Iterator[None]:
+def _secrets(given: Mapping[str, str | None]) -> Iterator[None]:
     """The environment that the files ask for; `given` are variables of it (None: unset)."""
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("NATS_STORE_DIR", str(store))
         for user in USERS:
             environment.setenv(f"NATS_{user.upper()}_PASSWORD", password(user))
         for name, value in given.items():
@@ -47,10 +46,22 @@ def secrets_of(store: Path, **given: str | None) -> Iterator[None]:
 class Deployed(NatsServer):
     """A nats-server with the folder `deploy/nats`."""
 
-    def __init__(self, folder: Path, file: str, more: str) -> None:
-        """Args: more goes behind the file, which lies in a copy of the folder."""
+    def __init__(
+        self,
+        folder: Path,
+        file: str = "nats-server.conf",
+        more: str = "",
+        given: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Args: more goes behind the file, which lies in a copy of the folder; given as for `_secrets`."""
+        self._given = {"NATS_STORE_DIR": str(folder / "store"), **(given or {})}
         shutil.copytree(DEPLOY / "nats", folder / "nats", dirs_exist_ok=True)
         super().__init__(f"include ./nats/{file}\n{HERE.format(folder=folder)}\n{more}\n", folder)
+
+    async def start(self) -> None:
+        """Start it with its environment, which is nobody else's."""
+        with _secrets(self._given):
+            await super().start()
 
     @property
     def said(self) -> str:
@@ -82,11 +93,10 @@ class Deployed(NatsServer):
 async def deployed(
     folder: Path, file: str = "nats-server.conf", more: str = "", **given: str | None
 ) -> AsyncIterator[Deployed]:
-    """That server, running; `given` as for `secrets_of`."""
-    with secrets_of(folder / "store", **given):
-        server = Deployed(folder, file, more)
-        await server.start()
-        try:
-            yield server
-        finally:
-            await server.stop()
+    """That server, running; `given` as for `_secrets`."""
+    server = Deployed(folder, file, more, given)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
