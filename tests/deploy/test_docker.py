@@ -253,10 +253,13 @@ def test_the_bus_and_the_cache_are_on_a_network_that_leads_nowhere():
         assert port.startswith(("127.0.0.1:", "${API_HOST:-127.0.0.1}:"))
 
 
-def test_the_cache_forgets_what_it_has_no_room_for():
-    assert " ".join(SERVICES["redis"]["command"]).startswith(
-        "redis-server --maxmemory 256mb --maxmemory-policy allkeys-lru --save  --appendonly no"
-    )
+def test_the_cache_forgets_what_it_has_no_room_for_and_lets_the_workers_in():
+    program, *options = SERVICES["redis"]["command"]
+    assert program == "redis-server"
+    assert dict(zip(options[::2], options[1::2], strict=True)) == {
+        "--maxmemory": "256mb", "--maxmemory-policy": "allkeys-lru", "--save": "", "--appendonly": "no",
+        "--protected-mode": "no",
+    }  # fmt: skip
 
 
 def test_the_bus_is_of_the_version_that_is_tested():
