@@ -109,7 +109,7 @@ ENV MODEL_DIR=/models \
     METRICS_PORT=9101 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    LD_LIBRARY_PATH=/opt/venv/lib/python3.11/site-packages/nvidia/cublas/lib:/opt/venv/lib/python3.11/site-packages/nvidia/cudnn/lib
+    LD_LIBRARY_PATH=/opt/venv/lib/python3.11/site-packages/nvidia/cublas/lib:/opt/venv/lib/python3.11/site-packages/nvidia/cudnn/lib:/opt/venv/lib/python3.11/site-packages/nvidia/cuda_nvrtc/lib
 USER 10001:10001
 EXPOSE 9101
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=3 \
