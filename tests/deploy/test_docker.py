@@ -55,6 +55,10 @@ def shipped(target: str) -> str:
     return text + (shipped(below) if below in stages() else "")
 
 
+def image_variables() -> set[str]:
+    return set(re.findall(r"^(?:ENV)? +([A-Z_]+)=", DOCKERFILE, re.MULTILINE))
+
+
 def variables(of: str) -> dict[str, str | None]:
     found: dict[str, str | None] = SERVICES[of]["environment"]
     return found
@@ -139,9 +143,16 @@ def test_an_image_runs_as_nobody_heeds_a_signal_and_asks_itself_how_it_is(target
 
 
 def test_the_variables_that_an_image_sets_are_settings_or_another_programs():
-    set_ = set(re.findall(r"^(?:ENV)? +([A-Z_]+)=", DOCKERFILE, re.MULTILINE))
+    set_ = image_variables()
     foreign = {name for name in set_ if re.match(r"PYTHON|PIP_|NVIDIA_|NUMBA_|LD_|HOME|PATH", name)}
     assert {"METRICS_PORT", "MODEL_DIR"} <= set_ - foreign <= SETTINGS
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_what_an_image_sets_is_not_taken_away_by_a_name_without_a_value(name):
+    """An engine removes a variable of the image that it is given without a value."""
+    empty = {variable for variable, value in variables(name).items() if value is None}
+    assert empty & image_variables() == set()
 
 
 def test_only_what_the_dockerfile_copies_is_sent_to_the_builder():
