@@ -37,6 +37,8 @@ WORKER = {
     "faster-whisper": "faster_whisper",
 }
 """Distributions of the worker extra, with the module that each must bring."""
+GATEWAYS = frozenset({"structlog"})
+"""Those that a gateway brings, too."""
 CONNECT_LIMIT = 3.0
 ANSWER_LIMIT = 3
 
@@ -84,7 +86,7 @@ def _libraries() -> Iterator[Finding]:
         needing = ", ".join(name for name, why in wrong.items() if lacking(why))
         says = f"this system has no {', '.join(away)}, which {needing} need: {advice(next(iter(away)))}"
         yield Finding("worker", well=False, says=says)
-    elif len(wrong) == len(WORKER):
+    elif wrong.keys() >= WORKER.keys() - GATEWAYS:
         says = "not installed; to run workers here: pip install 'bus-worker[worker]'"
         yield Finding("worker", well=None, says=says)
     elif wrong:

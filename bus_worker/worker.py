@@ -177,7 +177,7 @@ async def _build(stack: AsyncExitStack, settings: Settings) -> _Rooms:
     bus = Bus()
     sight = _Sight(bus, Metrics(), Health(settings.stuck_after, Systemd(environment())))
     port = await _open_lookout(stack, settings, sight)
-    transcriber = await _open_both(stack, settings, bus)
+    transcriber = await _open_both(stack, settings, bus, sight.health)
     tracer = open_tracer("bus-worker", settings.otel_exporter_otlp_endpoint)
     stack.push_async_callback(asyncio.to_thread, tracer.close)
     line = _line(settings, sight.metrics, transcriber, tracer)
@@ -237,7 +237,9 @@ async def _open_lookout(stack: AsyncExitStack, settings: Settings, sight: _Sight
     return port
 
 
-async def _open_both(stack: AsyncExitStack, settings: Settings, bus: Bus) -> Transcriber:
+async def _open_both(
+    stack: AsyncExitStack, settings: Settings, bus: Bus, health: Health
+) -> Transcriber:
     """The model and the bus, side by side."""
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     stack.push_async_callback(bus.close)
@@ -248,6 +250,7 @@ async def _open_both(stack: AsyncExitStack, settings: Settings, bus: Bus) -> Tra
             open_transcriber(settings, worker_id, recall=recall)
         )
         _log.info("model_loaded", **transcriber.described())
+        health.model_loaded()
         model_token(transcriber.model.name)  # a name that fits no subject stops the start here
         await opening
     finally:
