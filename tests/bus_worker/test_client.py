@@ -8,10 +8,11 @@ import nats
 import pytest
 from nats.aio.msg import Msg
 
-from bus_worker import errors
+from bus_worker import errors, waiting_room
 from bus_worker.client import TranscribeClient
 from bus_worker.embedded import NatsServer
 from bus_worker.messages import unpack
+from bus_worker.plugin import Draft, NoOptions, stage
 from tests.helpers.house import Workers, until
 
 
@@ -195,21 +196,33 @@ async def test_a_freed_slot_is_taken_at_once_by_the_one_who_waits(workers: Worke
     assert transcript.timings.queue < 0.05
 
 
-async def test_waiters_are_served_in_their_order(workers: Workers):
-    await workers.start(seconds=0.01)
+async def test_waiters_are_served_in_their_order(workers: Workers, monkeypatch: pytest.MonkeyPatch):
+    # However busy the machine is, nobody is forgotten or takes too long.
+    monkeypatch.setattr(waiting_room, "REMEMBERED", 60.0)
+    monkeypatch.setattr(waiting_room, "TAKES", 10.0)
+    gate, order = asyncio.Event(), list[int]()
+
+    @stage(gives=("segments", "text"))
+    async def gated(draft: Draft, _: NoOptions) -> None:
+        """Wait."""
+        await gate.wait()
+        draft.text = "through"
+
+    service = await workers.start(gated)
     client = await workers.client()
-    order: list[int] = []
 
     async def one(number: int) -> None:
         await client.transcribe(b"x")
         order.append(number)
 
-    tasks = []
-    for number in range(20):
+    tasks = [asyncio.create_task(one(0))]
+    await until(lambda: service.credits.busy)
+    for number in range(1, 20):
         tasks.append(asyncio.create_task(one(number)))
-        await asyncio.sleep(0.002)
+        await until(lambda: len(service.waiting._until) == number)  # noqa: B023 - it is waited for
+    gate.set()
     await asyncio.gather(*tasks)
-    assert order[3:] == sorted(order[3:])
+    assert order == list(range(20))
 
 
 async def test_a_worker_that_vanishes_is_noticed_and_another_asked(workers: Workers):

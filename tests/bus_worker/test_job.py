@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bus_worker.bus import Address, Bus, connect
+from bus_worker.bus import Bus
 from bus_worker.claim_check import ClaimCheck
 from bus_worker.client import KEPT_FOR_JOBS, Job, TranscribeClient
 from bus_worker.embedded import NatsServer, nats_server
@@ -42,18 +42,6 @@ TRANSCRIPT = {
     "segments": [{**{f: getattr(SEGMENT, f) for f in SEGMENT.__slots__}, "id": n} for n in range(2)],
     "model": {"name": "pretend"}, "timings": {}, "real_time_factor": 0.1, "worker_id": "w",
 }  # fmt: skip
-
-
-@pytest.fixture
-async def bus(bus_server: NatsServer) -> AsyncIterator[Bus]:
-    async with connect(Address((bus_server.url,))) as bus:
-        await make_streams(bus.client, NAMES, "pretend")
-        yield bus
-
-
-@pytest.fixture
-def results(bus: Bus) -> Results:
-    return Results(bus.client, NAMES)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What is kept of jobs, on a real nats-server: agreed upon by many, followed while it happens, erased."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -14,25 +13,12 @@ from bus_worker.jetstream import Kept
 from bus_worker.job_record import JobEvent, JobRecord, Known, Trouble
 from bus_worker.messages import Segment, error_to_map, pack
 from bus_worker.results import Results, Unreadable
-from bus_worker.streams import make_streams
 from bus_worker.subjects import Subjects
 from tests.helpers.house import until
 
 NAMES = Subjects()
 QUEUED = JobRecord(job_id="j", status="queued", model="pretend")
 SEGMENT = Segment(0, 0, 0.0, 1.0, "one", [1], -0.1, 0.0, 1.0, 0.0)
-
-
-@pytest.fixture
-async def bus(bus_server: NatsServer) -> AsyncIterator[Bus]:
-    async with connect(Address((bus_server.url,))) as bus:
-        await make_streams(bus.client, NAMES, "pretend")
-        yield bus
-
-
-@pytest.fixture
-def results(bus: Bus) -> Results:
-    return Results(bus.client, NAMES)
 
 
 async def heard(results: Results, after: int = 0) -> list[JobEvent]:

@@ -51,7 +51,7 @@ async def test_the_page_for_people_loads_nothing_from_anywhere(door: Gateway):
         assert word in page.text
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_stranger_with_the_description_finds_no_broken_promise(
     house: Workers, tmp_path: Path
 ):

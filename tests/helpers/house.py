@@ -31,6 +31,9 @@ from bus_worker.subjects import Subjects
 from bus_worker.testing import pretend
 from bus_worker.transcriber import Transcriber
 from bus_worker.webhook_rules import WebhookRules
+from plugins.decode import decode
+from plugins.limits import limits
+from plugins.tidy import tidy
 
 NAMES = Subjects()
 
@@ -135,13 +138,22 @@ class Workers:
         self.stack.push_async_callback(self._stop, service, discovery, control)
         return service
 
+    async def start_at_length(self, slots: int, **more: Any) -> Service:
+        """A worker that hears two seconds at once, and as jobs whatever comes; more is as for `start`."""
+        few = {"decode": {"max_duration": 2.0}, "limits": {"max_duration": 2.0}}
+        jobs = {"job_slots": slots, "jobs": Limits(longest_clip=2.0, max_duration=60.0)}
+        given = {"options": few, "slots": slots, **jobs, **more}
+        return await self.start(decode, limits, pretend, tidy, **given)
+
     async def _stop(self, service: Service, discovery: Discovery, control: CacheControl) -> None:
         await control.stop()
         await discovery.stop()
         for worker in self.jobs:
             await worker.stop_taking()
         self.jobs.clear()
-        await service.stop(5)
+        await service.stop(
+            5 if service._bus.connected else 0
+        )  # nobody hears what a dead one has in hand
 
     async def client(self, **options: Any) -> TranscribeClient:
         """A client on a connection of its own."""

@@ -155,10 +155,10 @@ def test_an_mp4_without_its_index_is_cut_short():
     ids=lambda data: f"{data[:16]!r}-{len(data)}",
 )
 def test_a_header_that_leads_nowhere_is_soon_refused(data: bytes):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(BadAudio):
         audio.decode(data)
-    assert time.perf_counter() - start < 10 * LIMIT
+    assert time.process_time() - start < 10 * LIMIT
 
 
 def test_a_wav_over_4_gib_by_its_wide_header_is_held_to_it():

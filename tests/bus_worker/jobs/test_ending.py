@@ -97,7 +97,7 @@ class Case:
         nc = (await self.workers.bus()).client
         job = await self.submit(nc)
         async with asyncio.TaskGroup() as group:
-            ended = group.create_task(idle(nc, f"m{self.writes}"))
+            ended = group.create_task(idle(nc, f"m{self.writes}", limit=120))
             dead = group.create_task(doomed.dead.wait())
             await asyncio.wait({ended, dead}, return_when=asyncio.FIRST_COMPLETED)
             if doomed.dead.is_set():
@@ -109,7 +109,7 @@ class Case:
         return doomed.dead.is_set(), wrong
 
     async def amiss(self, nc: Client, job: Job) -> AsyncIterator[str]:
-        transcript = await job.result(30)
+        transcript = await job.result(60)
         if abs(transcript.duration - (0.4 if self.audio is CLIP else 2.5)) > 0.01:
             yield f"heard {transcript.duration} s"
         record = await Results(nc, NAMES).record(job.id)
@@ -128,6 +128,7 @@ class Case:
             yield f"webhooks told: {self.hooks.told}"
 
 
+@pytest.mark.timeout(400)  # ten workers at once, and ten more
 @pytest.mark.parametrize("audio", [CLIP, LARGE], ids=["clip", "recording"])
 async def test_a_worker_killed_behind_any_write_is_followed_by_one_that_ends_the_job(
     workers: Workers, audio: bytes

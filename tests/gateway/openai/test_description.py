@@ -25,7 +25,7 @@ async def test_every_field_that_is_taken_is_described_and_no_other():
     assert [name for name, one in schema["properties"].items() if "description" not in one] == []
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_stranger_with_the_description_finds_no_broken_promise(
     house: Workers, tmp_path: Path
 ):

@@ -10,15 +10,9 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 
 from bus_worker.embedded import NatsServer, nats_server
-from bus_worker.jobs import Limits
 from bus_worker.results import Results
-from bus_worker.service import Service
 from bus_worker.streams import make_streams
 from bus_worker.subjects import Subjects
-from bus_worker.testing import pretend
-from plugins.decode import decode
-from plugins.limits import limits
-from plugins.tidy import tidy
 from tests.helpers.gateway import Gateway, gateway
 from tests.helpers.house import Workers, until
 from tests.helpers.tones import tone, wav_bytes
@@ -29,22 +23,13 @@ LONG = wav_bytes(tone(5.0))
 """Longer than a request may be, and no larger."""
 LARGE = wav_bytes(tone(9.0))
 MOST = 200_000
-FEW_SECONDS = {"decode": {"max_duration": 2.0}, "limits": {"max_duration": 2.0}}
-
-
-async def start(house: Workers, **pretended: Any) -> Service:
-    """A worker that hears two seconds at once, and as jobs whatever comes."""
-    return await house.start(
-        decode, limits, pretend, tidy, options=FEW_SECONDS, slots=2, job_slots=2,
-        jobs=Limits(longest_clip=2.0, max_duration=60.0), **pretended,
-    )  # fmt: skip
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house() -> AsyncIterator[Workers]:
     """One such worker, and a bus."""
     async with nats_server(default_model="pretend") as server, Workers(server) as house:
-        await start(house, seconds=0.2)
+        await house.start_at_length(2, seconds=0.2)
         yield house
 
 
@@ -136,7 +121,7 @@ async def test_more_than_a_job_may_have_is_refused_while_it_comes(openai: AsyncO
 @pytest.mark.parametrize("answer", ["whole", "stream"])
 @pytest.mark.asyncio(loop_scope="function")
 async def test_who_leaves_takes_the_job_along(workers: Workers, answer: str):
-    service = await start(workers, seconds=20)
+    service = await workers.start_at_length(2, seconds=20)
     async with (
         gateway(workers.server.url) as door,
         AsyncOpenAI(base_url=f"{door.url}/v1", api_key="any", max_retries=0) as client,
@@ -164,7 +149,7 @@ async def _read(asked: Any) -> None:
 async def test_where_no_jobs_are_kept_it_is_refused_as_too_long(
     bus_server: NatsServer, workers: Workers
 ):
-    await workers.start(decode, limits, pretend, tidy, options=FEW_SECONDS)
+    await workers.start_at_length(2, jobs=None)
     async with gateway(bus_server.url, max_file_size=MOST) as door, door.caller() as http:
         for another in (False, True):  # another model has its queues, this one has none
             if another:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -10,11 +9,6 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser
 
 from bus_worker.embedded import nats_server
-from bus_worker.jobs import Limits
-from bus_worker.testing import pretend
-from plugins.decode import decode
-from plugins.limits import limits
-from plugins.tidy import tidy
 from tests.helpers.browser import Tab, chromium, tab
 from tests.helpers.gateway import Gateway, gateway
 from tests.helpers.house import Workers, until
@@ -24,7 +18,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LONG = wav_bytes(tone(12.0))
 LARGE = wav_bytes(tone(20.0))
-FEW_SECONDS = {"decode": {"max_duration": 2.0}, "limits": {"max_duration": 2.0}}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +39,7 @@ async def browser(beep: Path) -> AsyncIterator[Browser]:
 async def house() -> AsyncIterator[Workers]:
     """A worker that hears two seconds at once, and takes a moment for them."""
     async with nats_server(default_model="pretend") as server, Workers(server) as house:
-        await start(house, seconds=0.3)
+        await house.start_at_length(1, seconds=0.3)
         yield house
 
 
@@ -57,13 +50,6 @@ async def door(house: Workers) -> AsyncIterator[Gateway]:
         house.server.url, max_file_size=500_000, job_max_file_size=1_000_000
     ) as started:
         yield started
-
-
-async def start(house: Workers, **pretended: Any) -> None:
-    await house.start(
-        decode, limits, pretend, tidy, options=FEW_SECONDS, slots=1, job_slots=1,
-        jobs=Limits(longest_clip=2.0, max_duration=60.0), **pretended,
-    )  # fmt: skip
 
 
 async def progress(opened: Tab) -> float:
