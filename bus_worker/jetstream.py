@@ -214,7 +214,7 @@ class JetStream:
             Forbidden: this user may not ask that.
             Unavailable: no answer by the limit.
         """
-        clock = asyncio.get_running_loop().time
+        clock, connection = asyncio.get_running_loop().time, self._nc.stats["reconnects"]
         absent: float | None = None  # since when nobody listens
         try:
             async with asyncio.timeout(limit):
@@ -226,7 +226,8 @@ class JetStream:
                         absent = (absent or clock()) if isinstance(exc, NoStream) else None
                         if self._nc.is_closed or isinstance(exc, Forbidden):
                             raise
-                        if absent and not self._clustered and clock() - absent >= back:
+                        gone = absent is not None and clock() - absent >= back
+                        if gone and not self._may_come(connection):
                             raise
                         await asyncio.sleep(0.05)
         except TimeoutError:
@@ -236,10 +237,14 @@ class JetStream:
             _log.warning("no answer on %s; is this user allowed to publish there?", place)
             raise Unavailable(f"the bus said nothing for {limit:g} s") from None
 
-    @property
-    def _clustered(self) -> bool:
-        """Whether the stream may have lost its leader: until another one is elected nobody listens."""
-        return "cluster" in self._nc._server_info  # noqa: SLF001 - told nowhere else
+    def _may_come(self, connection: int) -> bool:
+        """Whether a stream at which nobody listens may be there soon.
+
+        Its server has just started, if this is no more the connection that it was; in a cluster it
+        may have lost its leader, until another one is elected.
+        """
+        clustered = "cluster" in self._nc._server_info  # noqa: SLF001 - told nowhere else
+        return clustered or bool(self._nc.stats["reconnects"] != connection)
 
     async def _asked(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> Msg:
         while not self._nc.is_connected:

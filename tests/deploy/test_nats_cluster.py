@@ -1,7 +1,7 @@
 """Three servers are one bus: while one of them is killed no job is lost, and nobody asks in vain."""
 
 import asyncio
-import itertools
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from bus_worker.client import Job, TranscribeClient
 from bus_worker.errors import BusWorkerError
 from bus_worker.jobs import Limits
 from tests.helpers.cluster import Cluster, cluster
+from tests.helpers.deployed import deployed
 from tests.helpers.house import Workers, until
 from tests.helpers.jobs import ledger
 
@@ -24,29 +25,50 @@ class Load:
 
     client: TranscribeClient
     jobs: list[Job] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
-    sizes: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    answered: int = 0
+    refused: int = 0
+    slowest: float = 0.0
+    """Seconds until a job was handed in."""
+
+    @asynccontextmanager
+    async def going_on(self, count: int) -> AsyncIterator[None]:
+        """Jobs handed in and requests asked meanwhile; at the end every job has its result."""
+        handing = asyncio.create_task(self.hand_in(count))
+        asking = [asyncio.create_task(self.ask()) for _ in range(3)]
+        try:
+            yield
+            await handing
+            await asyncio.gather(*(job.result(timeout=90) for job in self.jobs))
+        finally:
+            for task in (handing, *asking):
+                task.cancel()
+            ended = await asyncio.gather(*asking, return_exceptions=True)
+        assert [type(end) for end in ended] == [asyncio.CancelledError] * 3, ended
 
     async def hand_in(self, count: int) -> None:
         """As a careful service does: again under the same key, where it is told to try again."""
         for number in range(1, count + 1):
+            began = time.monotonic()
             while True:
                 try:
                     job = await self.client.submit(b"x" * number, idempotency_key=f"job {number}")
                 except BusWorkerError as exc:
                     if not exc.retry:
                         raise
+                    self.refused += 1
                 else:
                     self.jobs.append(job)
                     break
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            await asyncio.sleep(0.02)
 
     async def ask(self) -> None:
         """Requests until it is cancelled; each must be answered, and rightly."""
         while True:
-            size = next(self.sizes)
+            size = 1 + self.answered % 1000
             heard = await self.client.transcribe(b"y" * size, timeout=45)
             assert heard.text == f"{size} bytes"
-            self.answers.append(heard.text)
+            self.answered += 1
 
 
 @asynccontextmanager
@@ -64,25 +86,45 @@ async def at_work(bus: Cluster) -> AsyncIterator[Load]:
 @pytest.mark.soak  # elections alone take ten seconds
 @pytest.mark.timeout(180)
 async def test_the_server_that_leads_the_jobs_is_killed_and_no_job_is_lost(tmp_path: Path):
-    count = 60
     async with cluster(tmp_path) as bus, at_work(bus) as load:
-        handing = asyncio.create_task(load.hand_in(count))
-        asking = [asyncio.create_task(load.ask()) for _ in range(3)]
-        await until(lambda: len(load.jobs) > 15, 30)
-        victim = await bus.leader("STT_JOBS")
-        await bus.kill(victim)
-        await handing
-        await asyncio.gather(*(job.result(timeout=60) for job in load.jobs))
-        for task in asking:
-            task.cancel()
-        ended = await asyncio.gather(*asking, return_exceptions=True)
-        assert [type(end) for end in ended] == [asyncio.CancelledError] * 3, ended
-        async with connect(bus.address("admin")) as admin:
-            book = await ledger(admin.client, load.jobs)
-        violations = [line for server in bus.servers for line in server.violations]
+        async with load.going_on(60):
+            await until(lambda: len(load.jobs) > 15, 30)
+            await bus.kill(await bus.leader("STT_JOBS"))
+        await all_is_told(bus, load, 60)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+async def test_one_server_after_the_other_is_killed_and_comes_back(tmp_path: Path):
+    async with cluster(tmp_path) as bus, at_work(bus) as load:
+        async with load.going_on(200):
+            for victim in bus.servers:
+                told = len(load.jobs)
+                await bus.kill(victim)
+                await until(lambda: len(load.jobs) > told + 15, 60)  # noqa: B023 - awaited at once
+                await victim.start()
+                await bus.whole()
+        await all_is_told(bus, load, 200)
+
+
+async def test_a_server_takes_the_clusters_file(tmp_path: Path):
+    """Alone it listens, and waits for the others."""
+    async with deployed(
+        tmp_path, "cluster.conf", NATS_SERVER_NAME="speech-1", NATS_ROUTE_PASSWORD="r0ute",
+        NATS_CLUSTER_LISTEN="127.0.0.1:-1", NATS_ROUTES='["nats://route:r0ute@127.0.0.1:1"]',
+    ) as server, connect(server.address("admin")) as admin:  # fmt: skip
+        assert admin.client._server_info["cluster"] == "speech"
+
+
+async def all_is_told(bus: Cluster, load: Load, count: int) -> None:
+    """Each job was done and told once, and nobody tried what it may not."""
+    async with connect(bus.address("admin")) as admin:
+        book = await ledger(admin.client, load.jobs)
     assert (book.status, book.ends, book.pieces) == ({"done": count}, {1: count}, {1: count})
     assert [book.texts[job.id] for job in load.jobs] == [f"{n + 1} bytes" for n in range(count)]
-    assert (book.failures, violations) == (0, [])
+    assert book.failures == 0
+    assert [line for server in bus.servers for line in server.violations] == []
     print(  # noqa: T201 - the figures
-        f"{len(load.answers)} requests answered; {book.attempts} attempts, {book.deaths} deaths"
+        f"{load.answered} requests answered; {book.attempts} attempts, {book.deaths} deaths;"
+        f" handing in was refused {load.refused} times, the slowest took {load.slowest:.1f} s"
     )

@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from bus_worker.bus import Address, connect
-from bus_worker.errors import SetupError
+from bus_worker.errors import SetupError, Unavailable
+from bus_worker.jetstream import JetStream
 from bus_worker.streams import make_streams
 from bus_worker.subjects import Subjects
 from tests.helpers.deployed import Deployed
@@ -39,7 +40,10 @@ class Cluster:
                 except SetupError:
                     await asyncio.sleep(0.2)
                 else:
-                    return
+                    break
+            await make_streams(admin.client, NAMES, "base")  # without a word of replicas they stay
+            kept = (await admin.client.jetstream().stream_info("STT_JOBS")).config.num_replicas
+        assert kept == 3
 
     async def leader(self, stream: str) -> Deployed:
         """The server that leads a stream."""
@@ -48,6 +52,23 @@ class Cluster:
         assert found is not None
         assert found.leader is not None
         return self.servers[int(found.leader.removeprefix("speech-"))]
+
+    async def whole(self) -> None:
+        """Wait until all three keep every stream, and none is behind."""
+        async with connect(self.address("admin")) as admin, asyncio.timeout(ELECTED_WITHIN):
+            while not await self._is_whole(JetStream(admin.client)):  # noqa: ASYNC110 - servers tell
+                await asyncio.sleep(0.2)
+
+    async def _is_whole(self, js: JetStream) -> bool:
+        try:
+            streams = (await js.api("STREAM.LIST")).get("streams") or ()
+        except Unavailable:  # nobody leads
+            return False
+        peers = [(s["cluster"].get("leader"), s["cluster"].get("replicas") or ()) for s in streams]
+        return bool(peers) and all(
+            leader and len(others) == 2 and all(one["current"] for one in others)
+            for leader, others in peers
+        )
 
     async def kill(self, server: Deployed) -> None:
         """SIGKILL."""
@@ -70,7 +91,7 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
                 "NATS_SERVER_NAME": f"speech-{number}", "NATS_CLUSTER_LISTEN": f"127.0.0.1:{port}",
                 "NATS_ROUTE_PASSWORD": "r0ute", "NATS_ROUTES": routes,
             }  # fmt: skip
-            servers.append(Deployed(place, "cluster.conf", "", environment))
+            servers.append(Deployed(place, "cluster.conf", given=environment))
             stack.push_async_callback(servers[-1].stop)
             await servers[-1].start()
         yield Cluster(servers)

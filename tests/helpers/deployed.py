@@ -55,13 +55,21 @@ class Deployed(NatsServer):
     ) -> None:
         """Args: more goes behind the file, which lies in a copy of the folder; given as for `_secrets`."""
         self._given = {"NATS_STORE_DIR": str(folder / "store"), **(given or {})}
-        shutil.copytree(DEPLOY / "nats", folder / "nats", dirs_exist_ok=True)
+        self.files = folder / "nats"
+        shutil.copytree(DEPLOY / "nats", self.files, dirs_exist_ok=True)
         super().__init__(f"include ./nats/{file}\n{HERE.format(folder=folder)}\n{more}\n", folder)
 
     async def start(self) -> None:
         """Start it with its environment, which is nobody else's."""
         with _secrets(self._given):
             await super().start()
+
+    def switch_on(self, line: str) -> None:
+        """Take the `#` from before a line of `nats-server.conf`, as a person does."""
+        conf = self.files / "nats-server.conf"
+        text = conf.read_text()
+        assert text.count(f"\n# {line}") == 1
+        conf.write_text(text.replace(f"\n# {line}", f"\n{line}"))
 
     @property
     def said(self) -> str:
