@@ -27,9 +27,9 @@ run: $(RUN)  ## start one worker for the bus that NATS_URL names
 test: $(DEV)  ## run all tests, real servers included (ARGS="-k credits" picks some)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-web: $(DEV)  ## try the Next.js app: types, style, units and build
+web: $(DEV)  ## try the Next.js app: types, style, units, build, and a browser on the real service
 	cd deploy/nextjs && npm ci --loglevel=error
-	cd deploy/nextjs && npm run type-check && npm run lint && npm test && npm run build
+	cd deploy/nextjs && npm run type-check && npm run lint && npm test && npm run build && npm run e2e
 
 soak: $(DEV)  ## run the long trials: kill loops, hours of audio
 	$(BIN)/pytest -m soak $(ARGS)
