@@ -30,9 +30,9 @@ test soak: export PYTHONDONTWRITEBYTECODE =  # they start hundreds of interprete
 test: $(DEV)  ## run all tests, real servers included (ARGS="-k credits" picks some)
 	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-web: $(DEV)  ## try the Next.js app: types, style, units and build
+web: $(DEV)  ## try the Next.js app: types, style, units, build, and a browser on the real service
 	cd deploy/nextjs && npm ci --loglevel=error
-	cd deploy/nextjs && npm run type-check && npm run lint && npm test && npm run build
+	cd deploy/nextjs && npm run type-check && npm run lint && npm test && npm run build && npm run e2e
 
 soak: $(DEV)  ## run the long trials: kill loops, hours of audio
 	$(BIN)/pytest -m soak $(ARGS)

@@ -2,6 +2,6 @@
 
 export async function register(): Promise<void> {
   if (process.env["NEXT_RUNTIME"] !== "nodejs") return;
-  const { readSettings } = await import("@/lib/settings");
-  readSettings();
+  const { checkSettings } = await import("@/lib/start");
+  checkSettings();
 }

@@ -60,10 +60,12 @@ function Controls({ transcription, canSend, busy }: { transcription: Transcripti
   const { phase, start, stop, cancel, send } = transcription;
   const file = useRef<HTMLInputElement>(null);
   const recording = phase === "recording";
+  const waiting = phase === "starting" || phase === "hearing";
+  const press = recording ? stop : start;
   return (
     <div className="controls">
-      {/* One button for both, so that the keyboard's focus stays where it is. */}
-      <button type="button" className="main" id="record" onClick={recording ? stop : start} disabled={phase === "starting" || phase === "hearing"}>
+      {/* One button for both, and never `disabled`, so that the keyboard's focus stays where it is. */}
+      <button type="button" className="main" id="record" onClick={waiting ? undefined : press} aria-disabled={waiting}>
         <i className={recording ? "square" : "dot"} aria-hidden="true" />
         {recording ? "Stop" : "Record"}
       </button>
@@ -148,10 +150,7 @@ function useSeconds(running: boolean): number {
     if (!running) return;
     const began = performance.now();
     const timer = setInterval(() => setSeconds((performance.now() - began) / 1000), 200);
-    return () => {
-      clearInterval(timer);
-      setSeconds(0);
-    };
+    return () => clearInterval(timer);
   }, [running]);
   return seconds;
 }

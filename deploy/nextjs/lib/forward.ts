@@ -74,6 +74,9 @@ function checked(request: Request, limit: number): Counted {
       if (size > limit) controller.error((trouble = tooLarge(limit)));
       else controller.enqueue(piece);
     },
+    flush(controller) {
+      if (size === 0) controller.error((trouble = new Trouble("no_audio")));
+    },
   });
   return { body: request.body.pipeThrough(counter), contentType, trouble: () => trouble };
 }

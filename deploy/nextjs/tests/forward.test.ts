@@ -122,6 +122,11 @@ test("a body that grows over the limit while it comes is cut off", async () => {
   expect(await ended.promise).toBe("cut off");
 });
 
+test("a body without a byte is no recording, whatever its headers say", async () => {
+  handle = (request) => void request.resume();
+  expect(await refusal(await whole(asked(pieces())))).toEqual([400, "no_audio"]);
+});
+
 test.each([
   ["busy", 503, 503, "busy"],
   ["audio_too_short", 400, 400, "audio_too_short"],
