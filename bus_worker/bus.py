@@ -22,15 +22,17 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from bus_worker.errors import BusWorkerError, DeadlineExceeded, Failed, TooLarge, Unavailable
-from bus_worker.hardened import HardenedClient
+from bus_worker.hardened import REFUSED, HardenedClient, Refused
 
 __all__ = [
     "HEADROOM",
     "SILENT_AFTER",
     "Address",
     "Bus",
+    "Forbidden",
     "bus_errors",
     "connect",
+    "forbidden",
     "header",
     "may_answer",
 ]
@@ -49,6 +51,12 @@ TELL_EVERY = 30.0
 """Seconds between two log lines about a bus that is awaited for ever."""
 
 Listener = Callable[[], Awaitable[None]]
+
+
+class Forbidden(Unavailable):
+    """The bus does not let this user do that."""
+
+    retry = False
 
 
 def _client_class() -> type[Client]:
@@ -118,6 +126,7 @@ class Bus:
         self._address = Address()
         self._endless = False
         self._told = float("-inf")
+        self._refusals: set[str] = set()
         self._heard = time.monotonic()
 
     @property
@@ -128,6 +137,15 @@ class Bus:
     def silent_for(self) -> float:
         """Seconds since the server has last answered a question."""
         return time.monotonic() - self._heard
+
+    def unheard(self) -> str | None:
+        """Why we do not hear what we should: the server does not let us listen; None where it does."""
+        client = self.client
+        return (
+            next(iter(client.unheard.values()), None)
+            if isinstance(client, HardenedClient)
+            else None
+        )
 
     def deaf(self) -> bool:
         """Whether a subscription's task has ended while the subscription stands: what comes on it is never read."""
@@ -242,7 +260,9 @@ class Bus:
         self.last_error = error
         text = str(error).lower()
         if "permissions violation" in text:
-            _log.error("the bus refuses: %s", error)
+            if text not in self._refusals:  # once, not at each try
+                _log.error("the bus refuses: %s", error)
+            self._refusals.add(text)
         elif isinstance(error, nats_errors.SlowConsumerError):
             _log.error("the bus dropped messages for %s: too many unread", error.subject)
         else:
@@ -266,6 +286,7 @@ class Bus:
     async def _on_disconnected(self) -> None:
         if isinstance(self.client, HardenedClient):
             self.client.forget_unsent_subscriptions()
+        self._refusals.clear()
         if self.client.is_closed:
             return
         self._told = time.monotonic()
@@ -310,6 +331,8 @@ def bus_errors() -> Iterator[None]:
         yield
     except BusWorkerError:
         raise
+    except Refused as exc:
+        raise Forbidden(str(exc)) from exc
     except nats_errors.MaxPayloadError as exc:
         raise TooLarge(
             "the message is larger than the bus takes; raise max_payload on nats-server or send less"
@@ -337,6 +360,12 @@ def header(msg: Msg, name: str) -> str | None:
     if name in headers:
         return headers[name]
     return next((value for key, value in headers.items() if key.lower() == name.lower()), None)
+
+
+def forbidden(msg: Msg) -> Forbidden | None:
+    """Why there is no answer, where the server did not let the question through."""
+    why = header(msg, REFUSED)
+    return None if why is None else Forbidden(why)
 
 
 def may_answer(reply: str) -> bool:

@@ -205,7 +205,7 @@ class Calls:
             await self._inbox.publish(subject, pack(question), box.subject, call.headers())
             try:
                 async with asyncio.timeout(LOOKED_UP):
-                    msg = await box.arrived.get()
+                    msg = await box.next()
             except TimeoutError:
                 return None
         return msg if not refused(msg) and "text" in _read(msg) else None
@@ -287,7 +287,7 @@ class Calls:
         call.hinted += 1
         try:
             async with asyncio.timeout(wait * random.uniform(0.75, 1.25)):  # noqa: S311 - jitter
-                while refused(msg := await box.arrived.get()):
+                while refused(msg := await box.next()):
                     pass
                 return msg
         except TimeoutError:
@@ -374,7 +374,7 @@ async def _next(box: Box) -> Msg:
     """
     try:
         async with asyncio.timeout(PATIENCE):
-            return await box.arrived.get()
+            return await box.next()
     except TimeoutError:
         raise _Silent from None
 

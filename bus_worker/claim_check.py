@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from nats.aio.client import Client
 
-from bus_worker.bus import HEADROOM, bus_errors
+from bus_worker.bus import HEADROOM, Forbidden, bus_errors
 from bus_worker.errors import BadRequest, BusWorkerError, Busy, ClaimExpired, Unavailable
 from bus_worker.jetstream import ANSWER_LIMIT, JetStream, Kept, NoStream, kept_for
 from bus_worker.messages import MAX_CHUNKS, MIN_CHUNK, Ticket
@@ -75,9 +75,15 @@ class ClaimCheck:
         return int(self._nc.max_payload - HEADROOM)
 
     async def ready(self) -> bool:
-        """Whether the stream is there to fetch from."""
+        """Whether the stream is there to fetch from.
+
+        Raises:
+            Forbidden: this user may not even look.
+        """
         try:
             nothing = await self._read(NOBODYS, 0, ANSWER_LIMIT)
+        except Forbidden:
+            raise
         except Unavailable:
             return False
         return nothing is None
@@ -201,8 +207,11 @@ class ClaimCheck:
             await _ended(coming)
 
     async def _chunk(self, claim_id: str, number: int) -> bytes:
-        """One chunk; a stream that is not there may be a moment behind its server."""
+        """One chunk; a stream that is not there may be a moment behind its server, and a server behind its cluster."""
         kept = await self._read(claim_id, number, FETCH_LIMIT, STREAM_BACK)
+        if kept is None:
+            subject = self._names.claim(claim_id, number)
+            kept = await self._js.surely_last(self._names.claims_stream, subject)
         if kept is None or not kept.data:  # never there, gone by age, or erased
             raise ClaimExpired
         return kept.data

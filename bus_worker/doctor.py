@@ -6,18 +6,19 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from bus_worker.addresses import shown_url
-from bus_worker.bus import Bus, connect
+from bus_worker.bus import Bus, Forbidden, connect
 from bus_worker.claim_check import ClaimCheck
 from bus_worker.client import TranscribeClient
 from bus_worker.connection import address
 from bus_worker.embedded import nats_server_binary
 from bus_worker.errors import BadSetting, BusWorkerError, SetupError
 from bus_worker.jetstream import JetStream
+from bus_worker.native import advice, lacking
 from bus_worker.settings import Settings, load_settings
 from bus_worker.streams import check_queues
 from bus_worker.subjects import Subjects, model_token
@@ -36,6 +37,8 @@ WORKER = {
     "faster-whisper": "faster_whisper",
 }
 """Distributions of the worker extra, with the module that each must bring."""
+GATEWAYS = frozenset({"structlog"})
+"""Those that a gateway brings, too."""
 CONNECT_LIMIT = 3.0
 ANSWER_LIMIT = 3
 
@@ -78,7 +81,12 @@ def _machine() -> Finding:
 def _libraries() -> Iterator[Finding]:
     yield Finding("client", well=True, says=", ".join(f"{name} {version(name)}" for name in BASE))
     wrong = {name: why for name, module in WORKER.items() if (why := _broken(module))}
-    if len(wrong) == len(WORKER):
+    away = {library: None for why in wrong.values() if (library := lacking(why))}
+    if away:
+        needing = ", ".join(name for name, why in wrong.items() if lacking(why))
+        says = f"this system has no {', '.join(away)}, which {needing} need: {advice(next(iter(away)))}"
+        yield Finding("worker", well=False, says=says)
+    elif wrong.keys() >= WORKER.keys() - GATEWAYS:
         says = "not installed; to run workers here: pip install 'bus-worker[worker]'"
         yield Finding("worker", well=None, says=says)
     elif wrong:
@@ -93,13 +101,13 @@ def _libraries() -> Iterator[Finding]:
         yield Finding("worker", well=True, says=says)
 
 
-def _broken(module: str) -> str:
-    """Why a module cannot be imported; empty if it can."""
+def _broken(module: str) -> Exception | None:
+    """Why a module cannot be imported; None if it can."""
     try:
         importlib.import_module(module)
     except (ImportError, OSError, PackageNotFoundError) as exc:  # OSError: a shared library is away
-        return str(exc)
-    return ""
+        return exc
+    return None
 
 
 def _server() -> Finding:
@@ -177,13 +185,21 @@ async def _bus(settings: Settings) -> AsyncIterator[Finding]:
             number = f"{there.major}.{there.minor}.{there.patch}"
             says = f"{where.shown}, nats-server {number}, {rtt * 1000:.1f} ms"
             yield Finding("bus", well=True, says=says)
-            yield await _sizes(bus, settings)
-            yield await _jobs(bus, settings)
+            yield await _allowed("bus size", _sizes(bus, settings))
+            yield await _allowed("jobs", _jobs(bus, settings))
             async with TranscribeClient(nc=client, prefix=settings.subject_prefix) as caller:
-                yield await _workers(caller, settings)
+                yield await _allowed("workers", _workers(caller, settings))
     except (BusWorkerError, TimeoutError) as exc:
         says = exc.message if isinstance(exc, BusWorkerError) else f"{where.shown} does not answer"
         yield Finding("bus", well=False, says=f"{says} `bus-worker up` starts one")
+
+
+async def _allowed(what: str, look: Awaitable[Finding]) -> Finding:
+    """What is seen there, or that this user may not look."""
+    try:
+        return await look
+    except Forbidden as exc:
+        return Finding(what, well=False, says=exc.message)
 
 
 async def _sizes(bus: Bus, settings: Settings) -> Finding:

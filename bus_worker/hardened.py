@@ -6,6 +6,8 @@ private methods, so they fit 2.16 only; each has a test that the stock class fai
 
 import asyncio
 import logging
+import re
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,13 +16,23 @@ from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-__all__ = ["MALFORMED", "HardenedClient"]
+__all__ = ["MALFORMED", "REFUSED", "HardenedClient", "Refused"]
 
 _log = logging.getLogger(__name__)
 
 MALFORMED = "Bus-Worker-Malformed"
 """A header that stands in for headers that cannot be read."""
 MALFORMED_BLOCK = f"NATS/1.0\r\n{MALFORMED}: 1\r\n\r\n".encode()
+
+REFUSED = "Bus-Worker-Refused"
+"""A header that says why the server did not let a question through; the server's own word names no question."""
+VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
+REMEMBERED = 256
+"""Questions that may be on their way when the server says that it refuses one."""
+
+
+class Refused(nats_errors.Error):
+    """The server does not let this user do that."""
 
 
 class HardenedClient(Client):
@@ -30,6 +42,9 @@ class HardenedClient(Client):
         super().__init__()
         self.undecodable = 0
         """Messages whose headers or subject could not be decoded."""
+        self.unheard: dict[str, str] = {}
+        """Subjects on which the server does not let us listen, with what to do about it."""
+        self._questions: deque[tuple[str, str]] = deque(maxlen=REMEMBERED)
 
     async def connect(  # type: ignore[override]
         self, servers: Any = "nats://localhost:4222", error_cb: Any = None, **options: Any
@@ -70,7 +85,46 @@ class HardenedClient(Client):
         msg = await super().request(*args, **options)
         if task is not None and task.cancelling() > before:
             raise asyncio.CancelledError
+        if msg.headers and REFUSED in msg.headers:
+            raise Refused(msg.headers[REFUSED])
         return msg
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Tell who waits for an answer that the server refused the question: stock lets it wait."""
+        found = VIOLATION.search(err_msg)
+        if found is None or not await self._told(found[1], found[2]):
+            await super()._process_err(err_msg)
+
+    async def _told(self, what: str, lowered: str) -> bool:
+        """Whether somebody hears of a refusal, or will as soon as an answer is to come there."""
+        if what == "publish":
+            asked = [pair for pair in self._questions if pair[0].lower() == lowered]
+            for subject, reply in asked:
+                self._questions.remove((subject, reply))
+                await self._refuse(reply, self._not_let("publish on", subject))
+            return bool(asked)
+        subjects = {sub.subject for sub in self._subs.values()}
+        for place in [name for name in subjects if name.lower() == lowered]:
+            self.unheard[place] = self._not_let("listen on", place)
+            for _, reply in [pair for pair in self._questions if _leads(pair[1], place)]:
+                await self._refuse(reply, self.unheard[place])
+        return lowered.startswith("_inbox.")
+
+    def _not_let(self, what: str, subject: str) -> str:
+        user = self.options.get("user")
+        who = f"user {user!r}" if user else "this user"
+        mend = (
+            "set NATS_INBOX_PREFIX to where it may"
+            if subject.startswith("_INBOX.")
+            else "have its permissions widened, or be another user"
+        )
+        return f"the bus does not let {who} {what} {subject}: {mend}"
+
+    async def _refuse(self, reply: str, why: str) -> None:
+        """Answer a question ourselves."""
+        block = f"NATS/1.0 403\r\n{REFUSED}: {why}\r\n\r\n".encode()
+        for sid in [sid for sid, sub in self._subs.items() if _leads(reply, sub.subject)]:
+            await super()._process_msg(sid, reply.encode(), b"", b"", block)
 
     async def _process_pong(self) -> None:
         """Take a PONG whose waiter gave up: stock sets its cancelled future and loses the read loop."""
@@ -108,6 +162,10 @@ class HardenedClient(Client):
             size = 12 + sum(len(f"{k}: {v}\r\n".encode()) for k, v in headers.items())
             if size + payload_size > self._max_payload:
                 raise nats_errors.MaxPayloadError
+        if reply:
+            if self.unheard and (why := self.unheard.get(f"{reply.rpartition('.')[0]}.*")):
+                raise Refused(why)
+            self._questions.append((subject, reply))
         await super()._send_publish(subject, reply, payload, payload_size, headers)
 
     async def subscribe(  # type: ignore[override]
@@ -128,6 +186,7 @@ class HardenedClient(Client):
 
     def forget_unsent_subscriptions(self) -> None:
         """Take SUB and UNSUB out of the buffer: sent after a reconnect they would name dead subscriptions."""
+        self.unheard.clear()  # the next server says so again
         self._pending = [c for c in self._pending if not c.startswith((b"SUB ", b"UNSUB "))]
         self._pending_data_size = sum(map(len, self._pending))
 
@@ -168,6 +227,11 @@ class HardenedClient(Client):
     async def flush_soon(self) -> None:
         """Kick the writer."""
         await self._flush_pending()
+
+
+def _leads(reply: str, place: str) -> bool:
+    """Whether an answer comes in on a subscription, which is to this subject or to all beside it."""
+    return place in {reply, f"{reply.rpartition('.')[0]}.*"}
 
 
 def _is_text(raw: bytes) -> bool:

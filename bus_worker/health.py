@@ -20,6 +20,7 @@ STANDS_AFTER = 10.0
 DEAF_AFTER = 3
 """Looks in a row that must find a subscription dead, or room that is not offered: one may find it in between."""
 STARTING = "the model is not loaded yet"
+NO_BUS_YET = "the bus is not reached yet"
 DRAINING = "it is told to stop, and finishes what it has in hand"
 
 
@@ -32,6 +33,7 @@ class Health:
         self._systemd = systemd
         self._turned = time.monotonic()
         self._looks: list[Callable[[], str | None]] = []
+        self._starting = STARTING
         self._reasons = [STARTING]
         self._said_ready = False
         self._draining = False
@@ -47,6 +49,11 @@ class Health:
             self._pulse.cancel()
             await asyncio.wait({self._pulse})
 
+    def model_loaded(self) -> None:
+        """Only the bus is waited for now."""
+        self._starting = NO_BUS_YET
+        self._look()
+
     def watch(self, bus: Bus, service: Service) -> None:
         """These are what it serves with: from now on it may be ready."""
         deaf = 0
@@ -60,7 +67,9 @@ class Health:
             if not bus.connected:
                 return "the bus is away"
             silent = bus.silent_for()
-            return f"the bus has not answered for {silent:.0f} s" if silent > SILENT_AFTER else None
+            if silent > SILENT_AFTER:
+                return f"the bus has not answered for {silent:.0f} s"
+            return bus.unheard()
 
         def works() -> str | None:
             stuck = service.stuck_for()
@@ -95,7 +104,8 @@ class Health:
 
     def _look(self) -> None:
         """See what stands in the way; say so when it changes between something and nothing."""
-        found = [STARTING] if not self._looks else [why for look in self._looks if (why := look())]
+        looked = [why for look in self._looks if (why := look())]
+        found = looked if self._looks else [self._starting]
         self._reasons = [DRAINING, *found] if self._draining else found
         ready = not self._reasons
         self._systemd.status("ready" if ready else "; ".join(self._reasons))

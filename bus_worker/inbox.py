@@ -12,7 +12,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus_worker.bus import HEADROOM, bus_errors, header, may_answer
+from bus_worker.bus import HEADROOM, bus_errors, forbidden, header, may_answer
 from bus_worker.errors import BadRequest, BusWorkerError, TooLarge, Unavailable
 from bus_worker.messages import unpack
 from bus_worker.subjects import Subjects
@@ -41,6 +41,17 @@ class Box:
 
     subject: str
     arrived: "asyncio.Queue[Msg]" = field(default_factory=asyncio.Queue)
+
+    async def next(self) -> Msg:
+        """The next message.
+
+        Raises:
+            Forbidden: the server did not let a question of ours through.
+        """
+        msg = await self.arrived.get()
+        if (why := forbidden(msg)) is not None:
+            raise why
+        return msg
 
 
 class Inbox:
@@ -140,7 +151,7 @@ class Inbox:
         with self.box() as box, contextlib.suppress(TimeoutError):
             await self.publish(self.names.discovery("PING")[1], b"", box.subject)
             async with asyncio.timeout(wait):
-                while not (nobody := refused(msg := await box.arrived.get())):
+                while not (nobody := refused(msg := await box.next())):
                     info = _worker_info(msg)
                     if info is None:
                         continue
@@ -160,7 +171,7 @@ class Inbox:
         with self.box() as box, contextlib.suppress(TimeoutError):
             await self.publish(subject, b"", box.subject)
             async with asyncio.timeout(wait):
-                while not set(whom) <= found.keys() and not refused(msg := await box.arrived.get()):
+                while not set(whom) <= found.keys() and not refused(msg := await box.next()):
                     said = unpack(msg.data)
                     found[str(said.get("worker_id"))] = said
         return found
@@ -172,7 +183,7 @@ class Inbox:
         with self.box() as box, contextlib.suppress(TimeoutError):
             await self.publish(self.names.discovery("STATS")[1], b"", box.subject)
             async with asyncio.timeout(wait):
-                while not refused(msg := await box.arrived.get()):
+                while not refused(msg := await box.next()):
                     # Not every service of this name need be a worker.
                     with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
                         said = json.loads(msg.data)

@@ -4,6 +4,7 @@ Everything here is one request to the server and its answer; streams are made el
 """
 
 import asyncio
+import base64
 import json
 import logging
 import secrets
@@ -15,7 +16,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus_worker.bus import bus_errors, header
+from bus_worker.bus import Forbidden, bus_errors, header
 from bus_worker.errors import Busy, DeadlineExceeded, Failed, Unavailable
 
 __all__ = [
@@ -39,6 +40,8 @@ FULL = frozenset({10023, 10047, 10077})
 """JetStream's errors for want of room: resources, storage, the stream's own limits."""
 WRONG_LAST = frozenset({10071, 10164})
 """JetStream's errors where somebody else wrote first."""
+NO_MESSAGE = 10037
+NO_SUCH_STREAM = 10059
 IF_LAST = "Nats-Expected-Last-Subject-Sequence"
 WRITE_ID = "Stt-Write-Id"
 """Tells a write with a condition from everybody else's."""
@@ -131,7 +134,7 @@ class JetStream:
 
     async def _written_before(self, stream: str, subject: str, given: Mapping[str, str]) -> Written:
         """What lies there in the way, if we wrote it ourselves."""
-        kept = await self.last(stream, subject)
+        kept = await self.surely_last(stream, subject)
         if WRITE_ID in given and kept and kept.headers.get(WRITE_ID) == given[WRITE_ID]:
             return Written(kept.sequence)
         raise Conflict
@@ -140,6 +143,9 @@ class JetStream:
         self, stream: str, subject: str, *, limit: float = LIMIT, back: float = 0.0
     ) -> Kept | None:
         """The last message on a subject; None where there is none.
+
+        Any server that keeps the stream answers: in a cluster it may be a moment behind what was
+        written (see `surely_last`).
 
         Args:
             limit: seconds in which it must be there.
@@ -151,6 +157,22 @@ class JetStream:
         """
         place = f"$JS.API.DIRECT.GET.{stream}.{subject}"
         return _kept(await self.ask(place, b"", limit=limit, back=back))
+
+    async def surely_last(self, stream: str, subject: str) -> Kept | None:
+        """The last message on a subject as the server knows it that leads the stream; None where there is none.
+
+        Raises:
+            NoStream, Unavailable: as `last`.
+        """
+        return await self._of_leader(stream, {"last_by_subj": subject})
+
+    async def surely_following(self, stream: str, subject: str, sequence: int) -> Kept | None:
+        """As `following`, as the server knows it that leads the stream.
+
+        Raises:
+            NoStream, Unavailable: as `last`.
+        """
+        return await self._of_leader(stream, {"seq": sequence, "next_by_subj": subject})
 
     async def following(self, stream: str, subject: str, sequence: int) -> Kept | None:
         """The first message on a subject at a sequence of the stream or behind it.
@@ -189,9 +211,11 @@ class JetStream:
 
         Raises:
             NoStream: nothing listens there.
+            Forbidden: this user may not ask that.
             Unavailable: no answer by the limit.
         """
-        clock, until = asyncio.get_running_loop().time, 0.0
+        clock, connection = asyncio.get_running_loop().time, self._nc.stats["reconnects"]
+        absent: float | None = None  # since when nobody listens
         try:
             async with asyncio.timeout(limit):
                 while True:
@@ -199,15 +223,28 @@ class JetStream:
                         with bus_errors():
                             return await self._asked(subject, payload, headers)
                     except (DeadlineExceeded, Unavailable) as exc:
-                        if isinstance(exc, NoStream):
-                            until = until or clock() + back
-                        if self._nc.is_closed or (until and clock() >= until):
+                        absent = (absent or clock()) if isinstance(exc, NoStream) else None
+                        if self._nc.is_closed or isinstance(exc, Forbidden):
+                            raise
+                        gone = absent is not None and clock() - absent >= back
+                        if gone and not self._may_come(connection):
                             raise
                         await asyncio.sleep(0.05)
         except TimeoutError:
+            if absent:
+                raise NoStream from None
             place = subject.rpartition(".")[0]
             _log.warning("no answer on %s; is this user allowed to publish there?", place)
             raise Unavailable(f"the bus said nothing for {limit:g} s") from None
+
+    def _may_come(self, connection: int) -> bool:
+        """Whether a stream at which nobody listens may be there soon.
+
+        Its server has just started, if this is no more the connection that it was; in a cluster it
+        may have lost its leader, until another one is elected.
+        """
+        clustered = "cluster" in self._nc._server_info  # noqa: SLF001 - told nowhere else
+        return clustered or bool(self._nc.stats["reconnects"] != connection)
 
     async def _asked(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> Msg:
         while not self._nc.is_connected:
@@ -219,6 +256,22 @@ class JetStream:
             return await self._nc.request(subject, payload, timeout=ANSWER_LIMIT, headers=given)
         except nats_errors.NoRespondersError:
             raise NoStream from None
+
+    async def _of_leader(self, stream: str, question: Mapping[str, Any]) -> Kept | None:
+        said = await self.api(f"STREAM.MSG.GET.{stream}", question)
+        if "error" in said:
+            if said["error"].get("err_code") == NO_MESSAGE:
+                return None
+            if said["error"].get("err_code") == NO_SUCH_STREAM:
+                raise NoStream
+            _log.warning("%s gives nothing back: %s", stream, said["error"].get("description"))
+            raise Unavailable("the bus would not give back what it keeps; try again in a while")
+        found = said["message"]
+        lines = base64.b64decode(found.get("hdrs") or "").decode(errors="replace").splitlines()
+        pairs = (line.partition(":") for line in lines[1:] if line)
+        headers = {name: value.strip() for name, _, value in pairs}
+        data = base64.b64decode(found.get("data") or "")
+        return Kept(data, int(found["seq"]), {**headers, "Nats-Subject": str(found["subject"])})
 
 
 def _kept(msg: Msg) -> Kept | None:

@@ -2,7 +2,8 @@
 
 All of it lies in two streams, as messages on subjects of the job's own. A status is changed only
 by who has seen the last one (compare and set), so that workers which know nothing of each other
-agree on one course of events; a window's result is written once.
+agree on one course of events; a window's result is written once. In a cluster a server may be a
+moment behind: what is read is believed where a write will prove it, else the leader is asked.
 """
 
 import asyncio
@@ -70,7 +71,15 @@ class Results:
             NoStream, Unavailable: the bus keeps no jobs, or did not answer.
         """
         kept = await self._read(job_id, STATUS)
-        return None if kept is None else Known(_record(kept), kept.sequence)
+        known = None if kept is None else Known(_record(kept), kept.sequence)
+        if known is not None and known.record.erased:  # it may be another's by now
+            known = await self._surely_known(job_id)
+        return known
+
+    async def _surely_known(self, job_id: str) -> Known | None:
+        subject = self._names.state(job_id, STATUS)
+        kept = await self.js.surely_last(self._names.state_stream, subject)
+        return Known(_record(kept), kept.sequence) if kept is not None and kept.data else None
 
     async def record(self, job_id: str) -> JobRecord:
         """A job's record.
@@ -111,20 +120,24 @@ class Results:
             JobNotFound: there is none, or it was erased.
             NoStream, Unavailable, Busy: the bus did not take it.
         """
+        sure = known is not None
         while True:
             known = known or await self.known(job_id)
             if known is None or known.record.erased:
                 raise JobNotFound
             record = how(known.record)
             if record == known.record:
-                return known
+                if sure:
+                    return known
+                known, sure = await self._surely_known(job_id), True
+                continue
             headers = if_last(known.sequence) | (kept_for(self._kept) if record.final else {})
             try:
                 return Known(
                     record, await self._write(job_id, STATUS, pack(record.to_map()), headers)
                 )
             except Conflict:
-                known = None
+                known, sure = None, False
                 await asyncio.sleep(CONFLICT_PAUSE * random.random())  # noqa: S311 - who waits how long
 
     async def keep_window(self, job_id: str, number: int, result: dict[str, Any]) -> bool:
@@ -247,7 +260,10 @@ class Results:
         """All that is kept of a job beside its status; a worker that was killed left more than the record says."""
         found, sequence = list[str](), 0
         stream, subject = self._names.state_stream, self._names.state(job_id, "*")
-        while kept := await self.js.following(stream, subject, sequence + 1):
+        while kept := (
+            await self.js.following(stream, subject, sequence + 1)
+            or await self.js.surely_following(stream, subject, sequence + 1)
+        ):
             sequence = kept.sequence
             if kept.data:
                 found.append(kept.headers["Nats-Subject"].rpartition(".")[2])
@@ -353,8 +369,10 @@ class Results:
                     await sub.unsubscribe()
 
     async def _read(self, job_id: str, part: str) -> Kept | None:
-        kept = await self.js.last(self._names.state_stream, self._names.state(job_id, part))
-        return kept if kept is None or kept.data else None
+        """What lies there: that nothing does is believed only of the server that leads the stream."""
+        stream, subject = self._names.state_stream, self._names.state(job_id, part)
+        kept = await self.js.last(stream, subject) or await self.js.surely_last(stream, subject)
+        return kept if kept is not None and kept.data else None
 
     async def _write(
         self, job_id: str, part: str, payload: bytes, headers: dict[str, str] | None = None

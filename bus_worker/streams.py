@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -19,7 +19,9 @@ from nats.js.api import (
     StreamConfig,
 )
 
+from bus_worker.bus import Forbidden
 from bus_worker.errors import SetupError
+from bus_worker.hardened import Refused
 from bus_worker.jetstream import JetStream, NoStream
 from bus_worker.subjects import PRIORITIES, Subjects
 
@@ -105,21 +107,29 @@ def _plans(names: Subjects) -> list[_Plan]:
     ]  # fmt: skip
 
 
-async def make_streams(nc: Client, names: Subjects, *models: str) -> list[tuple[str, str]]:
+async def make_streams(
+    nc: Client, names: Subjects, *models: str, replicas: int | None = None
+) -> list[tuple[str, str]]:
     """Make the streams and the queues of these models, or put right what is wrong with them.
 
     What an admin may well have chosen (bytes, age, replicas, placement) stays as it is.
+
+    Args:
+        replicas: on how many servers of a cluster each lies; None: as it is, and on one if it is new.
 
     Returns:
         Each stream's name and what it keeps.
 
     Raises:
         SetupError: the bus has no JetStream, or refuses; says what to do.
+        Forbidden: this user is no admin.
     """
     js = nc.jetstream()
     name = names.claims_stream
+    wanted = {"num_replicas": replicas} if replicas else {}
+    plans = [replace(plan, needed={**plan.needed, **wanted}) for plan in _plans(names)]
     try:
-        await _make_all(js, _plans(names))
+        await _make_all(js, plans)
         for name, queue in _queues(names, *models):
             await js.add_consumer(name, queue)
     except js_errors.APIError as exc:
@@ -128,11 +138,13 @@ async def make_streams(nc: Client, names: Subjects, *models: str) -> list[tuple[
                 "the bus keeps no large audio and no jobs: enable jetstream on nats-server"
             ) from exc
         raise _refused(name, exc) from exc
+    except Refused as exc:
+        raise Forbidden(f"{exc}; `bus-worker setup` is an admin's") from exc
     except (nats_errors.Error, TimeoutError, OSError) as exc:
         raise SetupError(
-            f"the bus did not answer about stream {name}; may this user publish on $JS.API.>?"
+            f"the bus did not answer about stream {name}; do most servers of its cluster run by now?"
         ) from exc
-    return [(plan.name, plan.keeps) for plan in _plans(names)]
+    return [(plan.name, plan.keeps) for plan in plans]
 
 
 async def check_queues(js: JetStream, names: Subjects, model: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Tells systemd how we are, where it asks to be told (`Type=notify`, `WatchdogSec=`)."""
+"""Tells systemd how we are, where it asks to be told (`Type=notify`, `WatchdogSec=`); takes the socket it hands over."""
 
 import logging
 import os
@@ -8,6 +8,9 @@ from collections.abc import Mapping
 __all__ = ["Systemd"]
 
 _log = logging.getLogger(__name__)
+
+FIRST = 3
+"""The file descriptor at which sockets of a `.socket` unit begin."""
 
 
 class Systemd:
@@ -21,6 +24,12 @@ class Systemd:
         self.every = _watchdog(variables) / 2
         """Seconds between two signs of life; infinite where none are wanted."""
         self._status = ""
+        ours = variables.get("LISTEN_PID") == str(os.getpid())
+        self._handed = int(variables.get("LISTEN_FDS", "0")) if ours else 0
+
+    def handed(self) -> socket.socket | None:
+        """The socket that systemd listens on for us, whether or not we run (a `.socket` unit); of several the first."""
+        return socket.socket(fileno=FIRST) if self._handed else None
 
     def ready(self) -> None:
         """The start is over."""

@@ -106,7 +106,7 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
     """Serve until SIGTERM or SIGINT, then drain; a second signal leaves at once.
 
     Returns:
-        The process's exit status: 0 after a drain, 1 when the bus has gone for good.
+        The process's exit status: 0 after a drain, 1 when the bus has gone for good, or lets us not listen.
     """
     began = time.monotonic()
     async with AsyncExitStack() as stack:
@@ -114,18 +114,19 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambd
         # Until here there is nothing in hand: a signal simply ends the process.
         told = StopSignals()
         stack.callback(told.restore)
-        await rooms.start()
-        _log.info(
-            "ready",
-            worker_id=rooms.transcriber.worker_id,
-            model=rooms.transcriber.model.name,
-            slots=rooms.service.credits.slots,
-            pipeline=list(settings.pipeline),
-            metrics_port=rooms.port,
-            seconds=round(time.monotonic() - began, 2),
-        )
-        on_ready()
-        status = await _until_told(told, rooms.bus, rooms.service, settings.stuck_after)
+        status = 1
+        if await rooms.start():
+            _log.info(
+                "ready",
+                worker_id=rooms.transcriber.worker_id,
+                model=rooms.transcriber.model.name,
+                slots=rooms.service.credits.slots,
+                pipeline=list(settings.pipeline),
+                metrics_port=rooms.port,
+                seconds=round(time.monotonic() - began, 2),
+            )
+            on_ready()
+            status = await _until_told(told, rooms.bus, rooms.service, settings.stuck_after)
         await rooms.stop_taking()
         await _drain(told, rooms.service, rooms.jobs, settings.drain_timeout)
     _log.info("stopped", answers=dict(rooms.service.counts))
@@ -149,14 +150,18 @@ class _Rooms:
     health: Health
     port: int | None
 
-    async def start(self) -> None:
-        """Take work from now on."""
+    async def start(self) -> bool:
+        """Take work from now on; False where the bus does not let us listen."""
         await self.service.start()
         await self.discovery.start()
         await self.control.start()
         await self.jobs.start()
         await self.bus.confirmed()  # who reads "ready" may ask at once
+        if (why := self.bus.unheard()) is not None:
+            _log.critical("not_allowed", why=why)
+            return False
         self.health.watch(self.bus, self.service)
+        return True
 
     async def stop_taking(self) -> None:
         """Take nothing more; what is in hand goes on."""
@@ -172,7 +177,7 @@ async def _build(stack: AsyncExitStack, settings: Settings) -> _Rooms:
     bus = Bus()
     sight = _Sight(bus, Metrics(), Health(settings.stuck_after, Systemd(environment())))
     port = await _open_lookout(stack, settings, sight)
-    transcriber = await _open_both(stack, settings, bus)
+    transcriber = await _open_both(stack, settings, bus, sight.health)
     tracer = open_tracer("bus-worker", settings.otel_exporter_otlp_endpoint)
     stack.push_async_callback(asyncio.to_thread, tracer.close)
     line = _line(settings, sight.metrics, transcriber, tracer)
@@ -232,7 +237,9 @@ async def _open_lookout(stack: AsyncExitStack, settings: Settings, sight: _Sight
     return port
 
 
-async def _open_both(stack: AsyncExitStack, settings: Settings, bus: Bus) -> Transcriber:
+async def _open_both(
+    stack: AsyncExitStack, settings: Settings, bus: Bus, health: Health
+) -> Transcriber:
     """The model and the bus, side by side."""
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     stack.push_async_callback(bus.close)
@@ -243,6 +250,7 @@ async def _open_both(stack: AsyncExitStack, settings: Settings, bus: Bus) -> Tra
             open_transcriber(settings, worker_id, recall=recall)
         )
         _log.info("model_loaded", **transcriber.described())
+        health.model_loaded()
         model_token(transcriber.model.name)  # a name that fits no subject stops the start here
         await opening
     finally:

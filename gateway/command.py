@@ -18,7 +18,8 @@ from starlette.applications import Starlette
 from bus_worker import __version__
 from bus_worker.errors import BusWorkerError, SetupError
 from bus_worker.logs import set_up_logs
-from bus_worker.settings import Settings, load_settings
+from bus_worker.settings import Settings, environment, load_settings
+from bus_worker.systemd import Systemd
 from gateway.app import create_app
 from gateway.connections import Connection, prepare
 
@@ -50,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _serve(settings: Settings) -> int:
-    with _listen(settings.api_host, settings.api_port) as door:
-        server = Server(create_app(settings), drain=settings.drain_timeout)
+    systemd = Systemd(environment())
+    with _door(settings, systemd) as door:
+        server = Server(create_app(settings), drain=settings.drain_timeout, systemd=systemd)
         host, port = door.getsockname()[:2]
         if settings.api_key is None and not _loopback(host):
             _log.warning("API_KEY is not set: whoever reaches this port may use it", port=port)
@@ -62,14 +64,16 @@ async def _serve(settings: Settings) -> int:
 class Server(uvicorn.Server):
     """Says where it listens; ends as it is told, not by the signal itself."""
 
-    def __init__(self, app: Starlette, drain: float) -> None:
-        """Args: drain is the seconds that requests in hand get at the end."""
+    def __init__(self, app: Starlette, drain: float, systemd: Systemd) -> None:
+        """Args: drain is the seconds that requests in hand get at the end; systemd is told how we are."""
         super().__init__(
             uvicorn.Config(
                 app, http=Connection, lifespan="on", ws="none", log_config=None, access_log=False,
                 server_header=False, timeout_graceful_shutdown=math.ceil(drain),
+                callback_notify=self._alive, timeout_notify=1,
             )
         )  # fmt: skip
+        self._systemd = systemd
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to serve."""
@@ -77,6 +81,12 @@ class Server(uvicorn.Server):
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
             _log.info("ready", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            self._systemd.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is in hand."""
+        self._systemd.stopping()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -91,9 +101,23 @@ class Server(uvicorn.Server):
             for number in numbers:
                 loop.remove_signal_handler(number)
 
+    async def _alive(self) -> None:
+        self._systemd.alive()
+
     def _told(self) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
+
+
+def _door(settings: Settings, systemd: Systemd) -> socket.socket:
+    """The socket to serve at: systemd's, at which callers wait while a gateway is started anew, else our own.
+
+    Raises:
+        SetupError: we cannot listen there.
+    """
+    door = systemd.handed() or _listen(settings.api_host, settings.api_port)
+    prepare(door)
+    return door
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -108,7 +132,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as exc:
         why = (exc.strerror or str(exc)).partition(" (")[0].lower()
         raise SetupError(f"cannot listen on API_HOST={host} API_PORT={port}: {why}") from exc
-    prepare(door)
     return door
 
 

@@ -19,6 +19,8 @@ HEAD_WITHIN = 10.0
 MAX_HEAD = 32_768
 """Bytes of a head; and those that may come between two pieces of a body (trailers, chunk extensions)."""
 MAX_HEADERS = 100
+LAST_WORD = 1.0
+"""Seconds that a new connection has at the gateway's end for a request that may be on its way."""
 SILENT_FOR = 30
 """Seconds that the other side's machine may be silent, or not take what it is sent, before it counts as gone."""
 
@@ -42,6 +44,13 @@ class Connection(HttpToolsProtocol):
         """A caller has gone."""
         self._head_is_there()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The gateway ends: what is in hand is finished, and a caller who has just come is heard."""
+        if self.cycle is None:
+            self.loop.call_later(LAST_WORD, super().shutdown)
+        else:
+            super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         """Read on, as long as a head or a body comes of it."""

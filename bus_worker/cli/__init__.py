@@ -7,6 +7,7 @@ bus must not need what a worker needs.
 import importlib
 import io
 import os
+import signal
 import sys
 import traceback
 from argparse import Namespace
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from bus_worker.cli.parser import build_parser
 from bus_worker.cli.terminal import complain
 from bus_worker.errors import BusWorkerError
-from bus_worker.settings import environment
+from bus_worker.native import advice, lacking
 
 __all__ = ["build_parser", "main"]
 
@@ -24,6 +25,7 @@ DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C."""
+    _heed_sigterm()
     args = build_parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(
@@ -33,26 +35,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = _run(args)
         sys.stdout.flush()
-    except BusWorkerError as exc:
-        return _failed(exc.message)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader has gone; the interpreter's own flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except ModuleNotFoundError as exc:
-        return _failed(
-            f"`bus-worker {args.command}` needs {exc.name}, which is not installed here:"
-            " pip install 'bus-worker[worker]'"
-        )
     except Exception as exc:  # noqa: BLE001 - ours to mend, but a person reads it
-        if environment().get("LOG_LEVEL", "").upper() == "DEBUG":
-            traceback.print_exc()
-        return _failed(
-            f"unforeseen {type(exc).__name__}: {exc} (LOG_LEVEL=DEBUG shows where; please report it)"
-        )
+        complain(_sentence(exc, args.command))
+        return FAILED
     return status
+
+
+def _heed_sigterm() -> None:
+    """Let SIGTERM end us even as a container's first process, from which the kernel keeps what nobody handles."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 
 def _run(args: Namespace) -> int:
@@ -61,6 +59,19 @@ def _run(args: Namespace) -> int:
     return status
 
 
-def _failed(sentence: str) -> int:
-    complain(sentence)
-    return FAILED
+def _sentence(exc: Exception, command: str) -> str:
+    """What a person is told of a failure, and can do."""
+    if isinstance(exc, BusWorkerError):
+        return exc.message
+    if isinstance(exc, ModuleNotFoundError):
+        return (
+            f"`bus-worker {command}` needs {exc.name}, which is not installed here:"
+            " pip install 'bus-worker[worker]'"
+        )
+    if library := lacking(exc):
+        return f"this system has no {library}: {advice(library)}"
+    from bus_worker.settings import environment  # noqa: PLC0415 - `health` starts without it
+
+    if environment().get("LOG_LEVEL", "").upper() == "DEBUG":
+        traceback.print_exception(exc)
+    return f"unforeseen {type(exc).__name__}: {exc} (LOG_LEVEL=DEBUG shows where; please report it)"

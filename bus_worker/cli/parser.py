@@ -37,11 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _up(commands)
     _command(commands, "run", "Run one worker until it is told to stop.")
-    _command(
-        commands,
-        "setup",
-        "Fetch the model and make the bus's streams; run it before the first worker.",
-    )
+    _setup(commands)
     _transcribe(commands)
     _jobs(commands)
     _models(commands)
@@ -55,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--every", type=_seconds, default=1.0, metavar="SECONDS", help="how often to look (1)"
     )
+    _health(commands)
     plugins = _command(
         commands, "plugins", "List the stages, their options and where they come from."
     )
@@ -90,6 +87,22 @@ def _up(commands: Any) -> None:
     up.add_argument(
         "--workers", metavar="N", type=_positive, help="worker processes (default: API_WORKERS, 2)"
     )
+
+
+def _setup(commands: Any) -> None:
+    setup = _command(
+        commands,
+        "setup",
+        "Fetch the model and make the bus's streams; run it before the first worker.",
+    )
+    setup.add_argument(
+        "--bus-only", action="store_true",
+        help="leave the model to the machines that workers run on; its name is all that is needed",
+    )  # fmt: skip
+    setup.add_argument(
+        "--replicas", metavar="N", type=int, choices=(1, 3, 5),
+        help="keep each stream on so many servers of a cluster: 1, 3 or 5 (default: as it is, or 1)",
+    )  # fmt: skip
 
 
 def _transcribe(commands: Any) -> None:
@@ -202,6 +215,22 @@ def _cache(commands: Any) -> None:
     )
     _command(actions, "clear", "Make all workers forget their answers, and say how many.")
     _command(actions, "stats", "Print hits, misses and more of each worker's cache.")
+
+
+def _health(commands: Any) -> None:
+    health = _command(
+        commands,
+        "health",
+        "Ask a worker or a gateway how it is; the exit status is 0 if it is well, for containers and scripts.",
+    )
+    health.add_argument(
+        "url", metavar="URL", nargs="?",
+        help="where it is asked, such as http://127.0.0.1:8000 (default: the worker of this machine at METRICS_PORT)",
+    )  # fmt: skip
+    health.add_argument(
+        "--live", action="store_true",
+        help="ask whether it is alive, at /live (default: whether it can serve, at /ready)",
+    )  # fmt: skip
 
 
 def _bench(commands: Any) -> None:

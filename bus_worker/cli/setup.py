@@ -19,11 +19,12 @@ __all__ = ["prepare_model", "run", "short", "show_downloads"]
 CONNECT_LIMIT = 3.0
 
 
-def run(_: Namespace) -> int:
+def run(args: Namespace) -> int:
     """Fetch and verify the model, then look at the bus and make the streams there."""
     settings = load_settings()
-    prepare_model(settings)
-    asyncio.run(_prepare_bus(settings))
+    if not args.bus_only:
+        prepare_model(settings)
+    asyncio.run(_prepare_bus(settings, args.replicas))
     return 0
 
 
@@ -60,17 +61,22 @@ def show_downloads() -> None:
     log.propagate = False
 
 
-async def _prepare_bus(settings: Settings) -> None:
+async def _prepare_bus(settings: Settings, replicas: int | None) -> None:
     where = address(settings)
     async with connect(where, CONNECT_LIMIT) as bus:
         largest = bus.client.max_payload
         say(f"bus {where.shown}: takes messages of {largest} bytes")
         try:
             streams = await make_streams(
-                bus.client, Subjects(settings.subject_prefix), settings.asked_model
+                bus.client,
+                Subjects(settings.subject_prefix),
+                settings.asked_model,
+                replicas=replicas,
             )
         except SetupError as exc:
             wanted = min(settings.max_file_size, MAX_PAYLOAD)
+            if replicas is not None:
+                raise
             if largest < wanted:
                 raise SetupError(
                     f"{exc.message}; or, for clips of up to {wanted} bytes, set max_payload: {MAX_PAYLOAD}"
@@ -79,3 +85,4 @@ async def _prepare_bus(settings: Settings) -> None:
         else:
             for stream, keeps in streams:
                 say(f"stream {stream}: keeps {keeps}")
+            say(f"queues for {settings.asked_model}: where its jobs wait")

@@ -13,7 +13,7 @@ import pytest
 from bus_worker import bus as bus_room
 from bus_worker import health as room
 from bus_worker.errors import DeadlineExceeded
-from bus_worker.health import DRAINING, STARTING, Health
+from bus_worker.health import DRAINING, NO_BUS_YET, STARTING, Health
 from bus_worker.service import Service
 from bus_worker.systemd import Systemd
 from tests.helpers.house import Workers, until
@@ -47,6 +47,8 @@ async def test_before_the_model_is_there_it_lives_but_is_not_ready():
     health = Health(60, NOBODY)
     assert health.not_live() == []
     assert health.not_ready() == [STARTING]
+    health.model_loaded()
+    assert health.not_ready() == [NO_BUS_YET]
 
 
 async def test_a_busy_worker_is_ready(workers: Workers):

@@ -66,6 +66,22 @@ async def test_what_follows_is_found_on_one_subject_and_on_many(js: JetStream):
     assert await js.following("S", "s.a.*", 4) is None
 
 
+async def test_the_leader_tells_the_same_and_is_asked_for_nothing_more(js: JetStream):
+    await js.write("S", "s.a.1", b"one", {"X": "y: z"})
+    await js.write("S", "s.a.2", b"", kept_for(60))
+    kept = await js.surely_last("S", "s.a.1")
+    assert kept is not None
+    assert (kept.data, kept.sequence, kept.headers["X"]) == (b"one", 1, "y: z")
+    assert kept.headers["Nats-Subject"] == "s.a.1"
+    behind = await js.surely_following("S", "s.a.*", 2)
+    assert behind is not None
+    assert (behind.data, behind.sequence, behind.headers["Nats-TTL"]) == (b"", 2, "60")
+    assert await js.surely_last("S", "s.b") is None
+    assert await js.surely_following("S", "s.a.*", 3) is None
+    with pytest.raises(NoStream):
+        await js.surely_last("T", "s.a.1")
+
+
 async def test_of_twenty_writers_at_once_one_gets_through(js: JetStream):
     first = await js.write("S", "s.a", b"0")
 

@@ -9,6 +9,7 @@ import pytest
 from bus_worker.bus import Address, Bus, connect
 from bus_worker.embedded import NatsServer, nats_server
 from bus_worker.errors import BadRequest, JobNotFound, Unavailable
+from bus_worker.jetstream import Kept
 from bus_worker.job_record import JobEvent, JobRecord, Known, Trouble
 from bus_worker.messages import Segment, error_to_map, pack
 from bus_worker.results import Results, Unreadable
@@ -34,6 +35,72 @@ async def end(results: Results, status: str = "done", **more: object) -> JobReco
 
 async def messages(bus: Bus, stream: str) -> int:
     return (await bus.client.jetstream().stream_info(stream)).state.messages
+
+
+# --- a cluster's server that is behind -----------------------------------------------------------
+
+
+@pytest.fixture
+def behind(results: Results, monkeypatch: pytest.MonkeyPatch) -> dict[str, Kept | None]:
+    """What a server that is behind has of each subject; nothing, where it is not said."""
+    old: dict[str, Kept | None] = {}
+
+    async def last(stream: str, subject: str, **_: float) -> Kept | None:
+        return old.get(subject)
+
+    async def following(stream: str, subject: str, sequence: int) -> None:
+        return None
+
+    monkeypatch.setattr(results.js, "last", last)
+    monkeypatch.setattr(results.js, "following", following)
+    return old
+
+
+async def test_what_a_server_does_not_have_yet_is_asked_of_the_leader(
+    results: Results, behind: dict[str, Kept | None]
+):
+    """Else a worker took a job for erased that was handed in a moment ago, and dropped it."""
+    made = await results.create(QUEUED)
+    assert made == await results.known("j")
+    assert await results.keep_window("j", 0, {"text": "one"})
+    assert await results.window("j", 0) == {"text": "one"}
+    known = await results.change("j", lambda was: replace(was, status="done", windows=1))
+    answer, parts = await results.keep_transcript("j", {"text": "one"})
+    record = replace(known.record, answer=answer, parts=parts)
+    assert await results.transcript(record) == {"text": "one"}
+    await results.erase(record)
+    assert await results.window("j", 0) is None
+    with pytest.raises(JobNotFound):
+        await results.transcript(record)
+
+
+async def test_that_nothing_need_be_changed_is_not_believed_of_one_that_is_behind(
+    results: Results, behind: dict[str, Kept | None]
+):
+    await results.create(QUEUED)
+    subject = NAMES.state("j", "status")
+    behind[subject] = await results.js.surely_last(NAMES.state_stream, subject)
+    await results.change("j", lambda was: replace(was, status="running", holder="me"))
+
+    def release(was: JobRecord) -> JobRecord:
+        return replace(was, status="queued", holder="") if was.holder == "me" else was
+
+    known = await results.change("j", release)
+    assert (known.record.status, known.sequence) == ("queued", 3)
+
+
+async def test_a_job_of_an_erased_ones_id_is_not_taken_for_erased(
+    results: Results, behind: dict[str, Kept | None]
+):
+    await results.create(QUEUED)
+    await results.erase(QUEUED)
+    erased = await results.known("j")
+    assert erased is not None
+    assert erased.record.erased
+    subject = NAMES.state("j", "status")
+    behind[subject] = await results.js.surely_last(NAMES.state_stream, subject)
+    again = await results.create(QUEUED, erased)
+    assert again == await results.known("j")
 
 
 # --- status --------------------------------------------------------------------------------------

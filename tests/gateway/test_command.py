@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,9 +21,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @asynccontextmanager
-async def started(folder: Path, *args: str, **variables: str) -> AsyncIterator:
+async def started(
+    folder: Path,
+    *args: str,
+    command: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
+    **variables: str,
+) -> AsyncIterator:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway", *args,
+        *command, sys.executable, "-m", "gateway", *args,
+        pass_fds=pass_fds,
         cwd=folder,
         env={
             "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "API_HOST": "127.0.0.1",
@@ -95,3 +102,57 @@ async def test_it_tells_its_version(tmp_path: Path):
     async with started(tmp_path, "--version") as process:
         out, _ = await process.communicate()
     assert (process.returncode, out.decode()) == (0, f"bus-gateway {__version__}\n")
+
+
+async def test_at_systemds_socket_nobody_is_turned_away_while_it_is_started_anew(tmp_path: Path):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as door,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear,
+    ):
+        ear.bind(str(tmp_path / "notify"))
+        ear.settimeout(5)
+        variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "LISTEN_FDS": "1"}
+        variables |= {"WATCHDOG_USEC": "2000000"}
+        # As systemd does it: the socket is number 3, and meant for this process alone.
+        handed = f'exec 3<&{door.fileno()}; LISTEN_PID=$$ exec "$@"'
+        options = {
+            "command": ("bash", "-c", handed, "sh"),
+            "pass_fds": [door.fileno()],
+            **variables,
+        }
+        url = f"http://127.0.0.1:{door.getsockname()[1]}"
+        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=20) as http:
+            for _ in range(2):
+                asked = asyncio.create_task(http.get("/live"))
+                async with started(tmp_path, **options) as process:
+                    assert (await asked).status_code == 200
+                    lines = [await asyncio.to_thread(ear.recv, 100) for _ in range(2)]
+                    assert {*lines} == {b"READY=1", b"WATCHDOG=1"}
+                    process.send_signal(signal.SIGTERM)
+                    async with asyncio.timeout(10):
+                        assert await process.wait() == 0
+                ear.settimeout(0)
+                rest = [ear.recv(100)]
+                while rest[-1] != b"STOPPING=1":
+                    rest.append(ear.recv(100))
+                ear.settimeout(5)
+
+
+async def test_who_has_just_come_when_it_ends_is_still_heard(tmp_path: Path):
+    async with started(tmp_path) as process:
+        said = await until_said(process, '"event": "ready"')
+        port = int(json.loads(said)["url"].rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /live HTTP/1.1\r\n")
+        await writer.drain()
+        process.send_signal(signal.SIGTERM)
+        await until(lambda: not listens(port))
+        writer.write(b"Host: x\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
+        writer.close()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0

@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 
 from bus_worker.settings import Settings
+from bus_worker.systemd import Systemd
 from gateway.app import create_app
 from gateway.command import Server
 
@@ -83,7 +84,7 @@ async def gateway(nats_url: str, **settings: Any) -> AsyncIterator[Gateway]:
     )
     app = create_app(chosen)
     sock = socket.create_server(("127.0.0.1", 0))
-    server = _Quiet(app, drain=5)
+    server = _Quiet(app, drain=5, systemd=Systemd({}))
     serving = asyncio.create_task(server.serve([sock]), name="gateway")
     try:
         async with asyncio.timeout(30):

@@ -41,8 +41,10 @@ NAMES = Subjects()
 class Workers:
     """Starts workers and clients; all are taken down at the end of the block."""
 
-    def __init__(self, server: NatsServer) -> None:
+    def __init__(self, server: NatsServer, **who: Any) -> None:
+        """Args: who are fields of `Address`: the workers' user on a bus whose streams an admin has made."""
         self.server = server
+        self.who = who
         self.stack = AsyncExitStack()
         self.made = 0
         self.jobs: list[JobWorker] = []
@@ -56,7 +58,7 @@ class Workers:
 
     async def bus(self, **address: Any) -> Bus:
         bus = Bus()
-        await bus.open(Address((self.server.url,), **address))
+        await bus.open(Address((self.server.url,), **{**self.who, **address}))
         self.stack.push_async_callback(bus.close)
         return bus
 
@@ -116,7 +118,8 @@ class Workers:
         await discovery.start()
         await control.start()
         if jobs is not None:
-            await make_streams(bus.client, NAMES, model)
+            if not self.who:
+                await make_streams(bus.client, NAMES, model)
             means = Means(
                 bus=bus, names=NAMES, transcriber=transcriber, results=Results(bus.client, NAMES),
                 checks=ClaimCheck(bus.client, NAMES), dead=DeadLetters(bus.client, NAMES),

@@ -1,6 +1,7 @@
 """Usage, and how a command that fails ends."""
 
 import argparse
+import asyncio
 import importlib
 import os
 import pkgutil
@@ -11,7 +12,7 @@ import pytest
 
 from bus_worker import __version__, cli
 from bus_worker.cli import build_parser, main
-from tests.helpers.shell import shell, started
+from tests.helpers.shell import COMMAND, NOBODY, PRETEND, shell, started
 
 
 def commands() -> list[str]:
@@ -133,3 +134,26 @@ async def test_a_command_that_outlives_its_test_is_ended(folder: Path):
         async with started("transcribe", "pipe", cwd=folder) as process:
             raise LookupError
     assert process.returncode == -signal.SIGKILL
+
+
+def child_of(pid: int) -> int:
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
+
+
+async def test_told_to_stop_as_a_containers_first_process_it_ends_though_it_has_just_begun(
+    folder: Path,
+):
+    """The kernel keeps a signal from the first process of a container unless that process handles it."""
+    alone = ("unshare", "--user", "--map-root-user", "--pid", "--fork")
+    if (await shell("true", cwd=folder, program=alone)).status:
+        pytest.skip("no namespaces of our own here")
+    options = {"program": (*alone, *COMMAND), "NATS_URL": NOBODY, "LOG_FORMAT": "json", **PRETEND}
+    async with started("run", cwd=folder, **options) as outside:
+        assert outside.stderr is not None
+        async with asyncio.timeout(30):  # it waits for a bus for ever
+            while b"model_loaded" not in await outside.stderr.readline():
+                pass
+        os.kill(child_of(outside.pid), signal.SIGTERM)
+        async with asyncio.timeout(10):
+            assert await outside.wait() == 128 + signal.SIGTERM

@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from bus_worker import doctor
 from bus_worker.embedded import NatsServer, ValkeyServer, nats_server
 from bus_worker.streams import make_streams
 from bus_worker.subjects import Subjects
@@ -102,3 +105,12 @@ async def test_doctor_tells_a_version_and_a_file_that_is_not_there(tmp_path: Pat
     assert re.fullmatch(r"✓ nats-server +\d+\.\d+\.\d+, /.*", line)
     assert "✗ bus          NATS_CA='/nope': cannot be read: no such file" in ended.out
     assert (ended.status, ended.err) == (1, "")
+
+
+def test_a_machine_with_a_gateway_alone_lacks_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        doctor, "_broken", lambda name: None if name == "structlog" else ImportError(name)
+    )
+    *_, worker = doctor._libraries()
+    assert worker.well is None
+    assert "to run workers here" in worker.says

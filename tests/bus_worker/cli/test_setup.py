@@ -26,6 +26,28 @@ async def test_setup_fetches_the_model_and_makes_the_streams(
     assert "cannot connect" in absent.sentence
 
 
+async def test_an_admins_machine_needs_no_model(bus_server: NatsServer, tmp_path: Path):
+    """The largest of all is neither here nor fetched."""
+    here = {"cwd": tmp_path, "NATS_URL": bus_server.url, "WHISPER_MODEL": "large-v3"}
+    ended = await shell("setup", "--bus-only", **here)
+    assert (ended.status, ended.err) == (0, "")
+    bus, *rest = ended.out.splitlines()
+    assert bus.startswith("bus ")
+    assert rest[-1] == "queues for large-v3: where its jobs wait"
+
+
+async def test_a_server_of_its_own_keeps_nothing_three_times(
+    bus_server: NatsServer, tmp_path: Path
+):
+    here = {"cwd": tmp_path, "NATS_URL": bus_server.url, **PRETEND}
+    ended = await shell("setup", "--replicas", "3", **here)
+    assert ended.status == 1
+    assert ended.sentence == (
+        "the bus refuses stream STT_CLAIMS: replicas > 1 not supported in non-clustered mode"
+    )
+    assert (await shell("setup", "--replicas", "1", **here)).status == 0
+
+
 async def test_setup_is_content_with_large_messages_alone(tmp_path: Path):
     async with nats_server(jetstream=False) as server:
         ended = await shell("setup", cwd=tmp_path, NATS_URL=server.url, **PRETEND)
