@@ -140,6 +140,7 @@ async def test_a_cancel_that_overtakes_its_request_holds(workers: Workers):
         await nc.flush()
         await until(lambda done=number + 1: service.counts["cancelled"] == done)
         await until(lambda: not service.credits.busy)
+        await service._bus.confirmed()  # the server has the credit: else nobody takes the next one
 
 
 async def test_cancel_ends_the_work_and_every_worker_answers(workers: Workers):
