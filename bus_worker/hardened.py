@@ -98,7 +98,9 @@ class HardenedClient(Client):
     async def _told(self, what: str, lowered: str) -> bool:
         """Whether somebody hears of a refusal, or will as soon as an answer is to come there."""
         if what == "publish":
-            asked = [pair for pair in self._questions if pair[0].lower() == lowered]
+            # The server's mapping of a default may have added a word.
+            names = {lowered, lowered.rpartition(".")[0]}
+            asked = [pair for pair in self._questions if pair[0].lower() in names]
             for subject, reply in asked:
                 self._questions.remove((subject, reply))
                 await self._refuse(reply, self._not_let("publish on", subject))

@@ -17,7 +17,7 @@ from nats import errors as nats_errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus_worker.bus import Bus, bus_errors, header
+from bus_worker.bus import Bus, bus_errors, forbidden, header
 from bus_worker.errors import BusWorkerError
 
 __all__ = ["WAIT", "Held", "Pulls", "WorkQueue"]
@@ -215,7 +215,8 @@ class Pulls:
             self._there(queue)
         elif queue not in self._missing:
             self._missing.add(queue)
-            _log.warning("%s of %s gives no work: %s", queue.consumer, queue.stream, status)
+            why = forbidden(msg) or status
+            _log.warning("%s of %s gives no work: %s", queue.consumer, queue.stream, why)
         future.set_result(None)
 
     def _there(self, queue: WorkQueue) -> None:

@@ -20,6 +20,7 @@ from bus_worker.client import TranscribeClient
 from bus_worker.errors import SetupError, Unavailable
 from bus_worker.hardened import Refused
 from bus_worker.health import Health
+from bus_worker.pulls import Pulls, WorkQueue
 from bus_worker.settings import Settings
 from bus_worker.systemd import Systemd
 from tests.helpers.deployed import Deployed, deployed, password
@@ -151,7 +152,7 @@ async def test_a_question_that_is_refused_is_answered_and_not_waited_for(bus: De
 @pytest.mark.parametrize(
     ("user", "place", "said"),
     [
-        ("worker", "_INBOX.worker", "let user 'worker' publish on stt.v1.transcribe.base"),
+        ("worker", "_INBOX.worker", r"let user 'worker' publish on stt\.v1\.transcribe: "),
         ("publisher", "_INBOX", r"listen on _INBOX\.\w+\.\*: set NATS_INBOX_PREFIX"),
         ("publisher", "_INBOX.gateway", r"listen on _INBOX\.gateway\.\w+\.\*: set NATS_INBOX_P"),
     ],
@@ -160,12 +161,25 @@ async def test_a_caller_hears_at_once_what_it_may_not(
     bus: Deployed, user: str, place: str, said: str
 ):
     address = replace(bus.address(user), inbox_prefix=place)
-    async with TranscribeClient(address, model="base", timeout=60) as client:
+    async with TranscribeClient(address, timeout=60) as client:
         for _ in range(2):  # the second is not even sent
             with pytest.raises(Forbidden, match=said):
                 await client.transcribe(b"audio")
         with pytest.raises(Forbidden):
             await client.submit(b"audio")
+
+
+async def test_a_worker_that_may_not_take_jobs_says_why_it_has_none(
+    bus: Deployed, caplog: pytest.LogCaptureFixture
+):
+    async with connect(bus.address("publisher")) as ours:
+        pulls = Pulls(ours, 10)
+        await pulls.start()
+        assert await pulls.now(WorkQueue("STT_JOBS", "base-low")) is None
+        await pulls.stop()
+    assert (
+        "base-low of STT_JOBS gives no work: the bus does not let user 'publisher'" in caplog.text
+    )
 
 
 async def test_the_doctor_says_which_look_is_refused(bus: Deployed):
