@@ -92,6 +92,8 @@ def test_a_dry_run_says_every_step_and_touches_nothing(fresh: dict[str, str], tm
     before = sorted(tmp_path.rglob("*"))
     done = deploy("--dry-run", "--workers=3", "--domain=stt.example.org", "host", **fresh)
     assert (done.returncode, sorted(tmp_path.rglob("*"))) == (0, before), done.stderr
+    again = deploy("--dry-run", "--workers=3", "--domain=stt.example.org", "host", **fresh)
+    assert again.stdout == done.stdout  # the same files are the same release
     head, *steps, end = done.stdout.splitlines()
     assert "nothing runs there" in head
     assert {step.split()[0] for step in steps} == {"would", "ok"}

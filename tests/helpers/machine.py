@@ -66,7 +66,11 @@ class Machine:
         for part in CHECKOUT:
             source = ROOT / part
             if source.is_dir():
-                shutil.copytree(source, made / part, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(
+                    source,
+                    made / part,
+                    ignore=shutil.ignore_patterns("__pycache__", "node_modules", ".next"),
+                )
             else:
                 shutil.copy(source, made / part)
         if change:
