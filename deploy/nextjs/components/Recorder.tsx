@@ -1,6 +1,6 @@
 "use client";
 
-import { useEffect, useRef, useState } from "react";
+import { useEffect, useRef, useState, useSyncExternalStore } from "react";
 import { LevelMeter } from "@/components/LevelMeter";
 import { TranscriptionProviderIndicator } from "@/components/TranscriptionProviderIndicator";
 import { useProvider } from "@/hooks/useProvider";
@@ -9,6 +9,7 @@ import type { Choice } from "@/lib/config";
 import type { Trouble } from "@/lib/errors";
 import type { Phase } from "@/lib/progress";
 import type { Transcript } from "@/lib/transcript";
+import { canListen } from "@/lib/webspeech";
 
 interface Props {
   /** The server's choice when it drew the page. */
@@ -24,6 +25,7 @@ export function Recorder({ choice: first, limits, checkSeconds }: Props) {
   const { phase, partial, transcript, trouble, cancel } = transcription;
   const busy = phase === "starting" || phase === "recording" || phase === "hearing";
   const seconds = useSeconds(phase === "recording");
+  const browserCan = useSyncExternalStore(never, canListen, () => true); // the server does not know
 
   useEffect(() => {
     if (phase === "failed") check(); // perhaps the service is gone: then the next recording is the browser's
@@ -39,7 +41,7 @@ export function Recorder({ choice: first, limits, checkSeconds }: Props) {
 
   return (
     <>
-      <TranscriptionProviderIndicator choice={choice} healthy={healthy} />
+      <TranscriptionProviderIndicator choice={choice} healthy={healthy} browserCan={browserCan} />
       <section className="desk" aria-label="Recording" data-phase={phase}>
         <p className="clock">
           <span role="timer" aria-label="Time">{clock(seconds)}</span> <span className="soft">of {clock(limits.maxDuration)}</span>
@@ -142,6 +144,10 @@ function facts({ language, confidence, durationMs, provider }: Transcript): stri
   const name = language ? new Intl.DisplayNames(["en"], { type: "language", fallback: "code" }).of(language) : undefined;
   const by = provider === "whisper" ? "by Whisper" : "by your browser";
   return [name, confidence ? `${Math.round(confidence * 100)} % sure` : undefined, `${(durationMs / 1000).toFixed(1)} s`, by].filter(Boolean).join(" · ");
+}
+
+function never(): () => void {
+  return () => undefined;
 }
 
 function useSeconds(running: boolean): number {

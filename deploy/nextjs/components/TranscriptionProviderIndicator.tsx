@@ -7,22 +7,25 @@ interface Props {
   choice: Choice;
   /** Whether the service can serve; null while nobody knows. */
   healthy: boolean | null;
+  /** Whether this browser has recognition of its own. */
+  browserCan: boolean;
 }
 
 /** Which provider hears the user, whether the service is well, and why this provider. */
-export function TranscriptionProviderIndicator({ choice, healthy }: Props) {
-  const mood = healthy === null ? "asking" : healthy ? "good" : "bad";
+export function TranscriptionProviderIndicator({ choice, healthy, browserCan }: Props) {
+  const nobody = choice.provider === "webspeech" && !browserCan;
+  const mood = nobody ? "bad" : healthy === null ? "asking" : healthy ? "good" : "bad";
   return (
     <div className="indicator" role="status" data-provider={choice.provider} data-mood={mood} data-reason={choice.reason}>
       <p className="pill">
         <Sign mood={mood} />
         <span>
-          <strong>{NAMES[choice.provider]}</strong> <span className="state">{state(choice, healthy)}</span>
+          <strong>{NAMES[choice.provider]}</strong> <span className="state">{nobody ? "not in this browser" : state(choice, healthy)}</span>
         </span>
       </p>
       <p className="why">
         {choice.why}
-        {choice.reason === "unhealthy" && " Your browser’s own recognition stands in until it can."}
+        {nobody ? " This browser has no recognition of its own." : choice.reason === "unhealthy" && " Your browser’s own recognition stands in until it can."}
         {choice.reason === "override" && (
           <>
             {" "}

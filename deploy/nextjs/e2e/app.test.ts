@@ -252,9 +252,16 @@ test("the percentage moves an open page there and back, and an override goes bef
   await ready(page);
 });
 
-test("switched off by a variable that the build did not know", async () => {
+test("switched off by a variable that the build did not know, in browsers with recognition of their own and without", async () => {
   const page = await open(hasty);
   expect(await indicates(page, "webspeech", "configured", "good")).toContain("switched off");
+  await page.addInitScript(() => {
+    Object.assign(window, { SpeechRecognition: undefined, webkitSpeechRecognition: undefined }); // as in Firefox
+  });
+  await page.reload();
+  expect(await indicates(page, "webspeech", "configured", "bad")).toContain("This browser has no recognition of its own.");
+  await page.click("#record");
+  await trouble(page, "speech_unsupported");
 });
 
 test("a microphone that may not be used, and a wrong setting, are told in a sentence", async () => {

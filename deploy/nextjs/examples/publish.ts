@@ -55,7 +55,7 @@ export class BusTranscriber {
     signal?.addEventListener("abort", cancel, { once: true });
     try {
       for (;;) {
-        signal?.throwIfAborted();
+        if (signal?.aborted) throw new TranscribeError("cancelled", "the caller cancelled it", false);
         const answer = await this.ask(request, call);
         if (answer && !("error" in answer)) return answer;
         if (answer && !(answer.error.retry && Date.now() < call.deadline)) throw new TranscribeError(answer.error.code, answer.error.message, answer.error.retry);
@@ -123,13 +123,9 @@ function address(environment: NodeJS.ProcessEnv): ConnectionOptions {
 
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({ allowPositionals: true, options: { language: { type: "string" }, within: { type: "string", default: "30" } } });
-  const nc = await connect(address(process.env)).catch((error: unknown) => {
-    console.error(`the bus cannot be reached: ${error instanceof Error ? error.message : String(error)}`);
+  const nc = await connect(address(process.env)).catch((cause: unknown) => {
+    throw new TranscribeError("unavailable", `the bus cannot be reached: ${cause instanceof Error ? cause.message : String(cause)}`, true);
   });
-  if (!nc) {
-    process.exitCode = 1;
-    return;
-  }
   const leaving = new AbortController();
   process.once("SIGINT", () => leaving.abort());
   try {
@@ -141,9 +137,7 @@ async function main(): Promise<void> {
         const { file, text, language, duration } = done.value;
         console.log(JSON.stringify({ file, text, language, duration }));
       } else {
-        const { code, message } = done.reason as Partial<TranscribeError>;
-        console.error(`${positionals[at]}: ${code ?? "failed"}: ${message}`);
-        process.exitCode = 1;
+        complain(done.reason, `${positionals[at]}: `);
       }
     }
   } finally {
@@ -151,4 +145,11 @@ async function main(): Promise<void> {
   }
 }
 
-await main();
+/** One sentence on standard error, and a status of 1 at the end. */
+function complain(error: unknown, about = ""): void {
+  const { code, message } = error as Partial<TranscribeError>;
+  console.error(`${about}${code ?? "failed"}: ${message}`);
+  process.exitCode = 1;
+}
+
+await main().catch((error: unknown) => complain(error));
