@@ -1,6 +1,6 @@
 """`deploy` on a whole machine: set up, upgraded under load, a broken release, back again; and the units' promises.
 
-Half an hour: every release brings an environment of its own. `make soak ARGS="tests/deploy/test_machine.py"`
+Ten minutes, most of them for the environments of three releases; one such machine at a time. `make soak ARGS="tests/deploy/test_machine.py"`
 """
 
 import asyncio
