@@ -175,9 +175,10 @@ class Bus:
             raise Unavailable(f"cannot connect to the bus at {address.shown}: {exc}") from exc
         finally:
             self._refused = None
-            if not task.done():
+            while not task.done():
+                # Once more: asyncio's `wait_for` up to 3.11 swallows one that meets a refused connection.
                 task.cancel()
-                await asyncio.wait({task})
+                await asyncio.wait({task}, timeout=0.1)
             if self._watch is None:
                 await self._hang_up()
         # What the server said, not the reset connection that comes after it.

@@ -1,5 +1,6 @@
 """The connection: lost, silent, dead, back, gone; and who may be answered."""
 
+import asyncio
 import signal
 
 import pytest
@@ -11,6 +12,7 @@ from bus_worker.embedded import NatsServer, nats_server
 from bus_worker.errors import Unavailable
 from tests.helpers.house import hears, until
 from tests.helpers.processes import hold
+from tests.helpers.shell import NOBODY
 
 
 async def test_a_lost_bus_is_told_and_comes_back(bus_server: NatsServer):
@@ -67,6 +69,29 @@ async def test_a_dead_reconnect_is_an_end_for_good(bus_server: NatsServer, monke
         await until(lambda: not bus.connected)
         bus.client._reconnection_task.cancel()
         await until(bus.gone.is_set)
+
+
+async def test_who_gives_up_connecting_is_let_go(monkeypatch: pytest.MonkeyPatch):
+    """Though the cancellation meets a refused connection and is lost, as in Python 3.11 it can be."""
+    lost: list[bool] = []
+
+    async def connect(**_: object) -> None:
+        while True:
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                if lost:
+                    raise
+                lost.append(True)
+
+    bus = Bus()
+    monkeypatch.setattr(bus.client, "connect", connect)
+    opening = asyncio.create_task(bus.open(Address((NOBODY,)), limit=None))
+    await asyncio.sleep(0.05)
+    opening.cancel()
+    done, _ = await asyncio.wait({opening}, timeout=10)
+    assert done == {opening}
+    assert lost
 
 
 async def test_nobody_there_is_one_sentence():

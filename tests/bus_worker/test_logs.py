@@ -16,12 +16,16 @@ from tests.helpers.house import Workers
 
 
 @pytest.fixture(autouse=True)
-def logs_as_they_were() -> Iterator[None]:
+def logs_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root = logging.getLogger()
     handlers, level, before = root.handlers[:], root.level, structlog.get_config()
+    # A logger that is cached would speak in this form in every later test of the process.
+    uncached = {"cache_logger_on_first_use": False}
+    configure = structlog.configure
+    monkeypatch.setattr(structlog, "configure", lambda **form: configure(**{**form, **uncached}))
     yield
     root.handlers[:], root.level = handlers, level
-    structlog.configure(**before)
+    configure(**before)
 
 
 @stage(gives=("text",))
