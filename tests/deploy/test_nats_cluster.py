@@ -31,12 +31,14 @@ class Load:
     """Seconds until a job was handed in."""
 
     @asynccontextmanager
-    async def going_on(self, count: int) -> AsyncIterator[None]:
+    async def going_on(self) -> AsyncIterator[None]:
         """Jobs handed in and requests asked meanwhile; at the end every job has its result."""
-        handing = asyncio.create_task(self.hand_in(count))
+        enough = asyncio.Event()
+        handing = asyncio.create_task(self.hand_in(enough))
         asking = [asyncio.create_task(self.ask()) for _ in range(3)]
         try:
             yield
+            enough.set()
             await handing
             await asyncio.gather(*(job.result(timeout=90) for job in self.jobs))
         finally:
@@ -45,10 +47,10 @@ class Load:
             ended = await asyncio.gather(*asking, return_exceptions=True)
         assert [type(end) for end in ended] == [asyncio.CancelledError] * 3, ended
 
-    async def hand_in(self, count: int) -> None:
+    async def hand_in(self, enough: asyncio.Event) -> None:
         """As a careful service does: again under the same key, where it is told to try again."""
-        for number in range(1, count + 1):
-            began = time.monotonic()
+        while not enough.is_set():
+            number, began = len(self.jobs) + 1, time.monotonic()
             while True:
                 try:
                     job = await self.client.submit(b"x" * number, idempotency_key=f"job {number}")
@@ -87,24 +89,25 @@ async def at_work(bus: Cluster) -> AsyncIterator[Load]:
 @pytest.mark.timeout(180)
 async def test_the_server_that_leads_the_jobs_is_killed_and_no_job_is_lost(tmp_path: Path):
     async with cluster(tmp_path) as bus, at_work(bus) as load:
-        async with load.going_on(60):
+        async with load.going_on():
             await until(lambda: len(load.jobs) > 15, 30)
             await bus.kill(await bus.leader("STT_JOBS"))
-        await all_is_told(bus, load, 60)
+            await until(lambda: len(load.jobs) > 60, 60)
+        await all_is_told(bus, load)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 async def test_one_server_after_the_other_is_killed_and_comes_back(tmp_path: Path):
     async with cluster(tmp_path) as bus, at_work(bus) as load:
-        async with load.going_on(200):
+        async with load.going_on():
             for victim in bus.servers:
                 told = len(load.jobs)
                 await bus.kill(victim)
                 await until(lambda: len(load.jobs) > told + 15, 60)  # noqa: B023 - awaited at once
                 await victim.start()
                 await bus.whole()
-        await all_is_told(bus, load, 200)
+        await all_is_told(bus, load)
 
 
 async def test_a_server_takes_the_clusters_file(tmp_path: Path):
@@ -116,8 +119,9 @@ async def test_a_server_takes_the_clusters_file(tmp_path: Path):
         assert admin.client._server_info["cluster"] == "speech"
 
 
-async def all_is_told(bus: Cluster, load: Load, count: int) -> None:
+async def all_is_told(bus: Cluster, load: Load) -> None:
     """Each job was done and told once, and nobody tried what it may not."""
+    count = len(load.jobs)
     async with connect(bus.address("admin")) as admin:
         book = await ledger(admin.client, load.jobs)
     assert (book.status, book.ends, book.pieces) == ({"done": count}, {1: count}, {1: count})
@@ -125,6 +129,6 @@ async def all_is_told(bus: Cluster, load: Load, count: int) -> None:
     assert book.failures == 0
     assert [line for server in bus.servers for line in server.violations] == []
     print(  # noqa: T201 - the figures
-        f"{load.answered} requests answered; {book.attempts} attempts, {book.deaths} deaths;"
+        f"{load.answered} requests answered; {count} jobs, {book.attempts} attempts, {book.deaths} deaths;"
         f" handing in was refused {load.refused} times, the slowest took {load.slowest:.1f} s"
     )
