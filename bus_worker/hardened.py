@@ -5,10 +5,11 @@ private methods, so they fit 2.16 only; each has a test that the stock class fai
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from nats import errors as nats_errors
@@ -68,23 +69,23 @@ class HardenedClient(Client):
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: FBT001, FBT002 - as it is there
         """Kick the writer, and be cancelled where the caller is: stock goes on for somebody who has left."""
-        task = asyncio.current_task()
-        before = task.cancelling() if task else 0
-        done = await super()._flush_pending(force_flush)
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
-        return done
+        with _cancelled_as_told():
+            return await super()._flush_pending(force_flush)
+
+    async def rtt(self, *args: Any, **options: Any) -> float:
+        """Ask how far the server is, and be cancelled where the caller is."""
+        with _cancelled_as_told():
+            return await super().rtt(*args, **options)
+
+    async def flush(self, *args: Any, **options: Any) -> None:
+        """Have all that was written read by the server, and be cancelled where the caller is."""
+        with _cancelled_as_told():
+            await super().flush(*args, **options)
 
     async def request(self, *args: Any, **options: Any) -> Msg:
-        """Ask, and be cancelled where the caller is: with the answer at that very moment stock goes on for ever.
-
-        asyncio's `wait_for` swallows such a cancellation up to Python 3.11.
-        """
-        task = asyncio.current_task()
-        before = task.cancelling() if task else 0
-        msg = await super().request(*args, **options)
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
+        """Ask, and be cancelled where the caller is: with the answer at that very moment stock goes on for ever."""
+        with _cancelled_as_told():
+            msg = await super().request(*args, **options)
         if msg.headers and REFUSED in msg.headers:
             raise Refused(msg.headers[REFUSED])
         return msg
@@ -229,6 +230,22 @@ class HardenedClient(Client):
     async def flush_soon(self) -> None:
         """Kick the writer."""
         await self._flush_pending()
+
+
+@contextlib.contextmanager
+def _cancelled_as_told() -> Iterator[None]:
+    """Be cancelled at the end of the block where its task was told so, whatever the block made of it.
+
+    asyncio's `wait_for` swallows a cancellation that meets what it waits for up to Python 3.11: the
+    block may then end well, or with what it read in the answer.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _leads(reply: str, place: str) -> bool:
