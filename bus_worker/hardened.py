@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -25,8 +26,11 @@ MALFORMED = "Bus-Worker-Malformed"
 """A header that stands in for headers that cannot be read."""
 MALFORMED_BLOCK = f"NATS/1.0\r\n{MALFORMED}: 1\r\n\r\n".encode()
 
-REFUSED = "Bus-Worker-Refused"
-"""A header that says why the server did not let a question through; the server's own word names no question."""
+REFUSED = f"Bus-Worker-Refused-{secrets.token_hex(8)}"
+"""A header that says why the server did not let a question through; the server's own word names no question.
+
+Nobody else knows it: what a stream keeps brings headers that somebody wrote.
+"""
 VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
 REMEMBERED = 256
 """Questions that may be on their way when the server says that it refuses one."""

@@ -20,8 +20,11 @@ from bus_worker.client import TranscribeClient
 from bus_worker.errors import SetupError, Unavailable
 from bus_worker.hardened import Refused
 from bus_worker.health import Health
+from bus_worker.jetstream import JetStream
 from bus_worker.pulls import Pulls, WorkQueue
 from bus_worker.settings import Settings
+from bus_worker.streams import make_streams
+from bus_worker.subjects import Subjects
 from bus_worker.systemd import Systemd
 from tests.helpers.deployed import Deployed, deployed, password
 from tests.helpers.house import Workers
@@ -167,6 +170,19 @@ async def test_a_caller_hears_at_once_what_it_may_not(
                 await client.transcribe(b"audio")
         with pytest.raises(Forbidden):
             await client.submit(b"audio")
+
+
+async def test_nobody_writes_a_refusal_that_the_server_did_not_say(bus: Deployed):
+    """What is kept brings its headers: a job would be left for later again and again."""
+    async with connect(bus.address("admin")) as admin:
+        await make_streams(admin.client, Subjects("stt"))
+    async with connect(bus.address("publisher")) as liar, connect(bus.address("worker")) as worker:
+        place = f"stt.state.{ID}.status"
+        await liar.client.publish(place, b"x", headers={"Bus-Worker-Refused": "go away"})
+        assert await liar.confirmed()
+        kept = await JetStream(worker.client).last("STT_STATE", place)
+        assert kept is not None
+        assert kept.data == b"x"
 
 
 async def test_a_worker_that_may_not_take_jobs_says_why_it_has_none(
