@@ -103,19 +103,22 @@ class HardenedClient(Client):
     async def _told(self, what: str, lowered: str) -> bool:
         """Whether somebody hears of a refusal, or will as soon as an answer is to come there."""
         if what == "publish":
-            # The server's mapping of a default may have added a word.
-            names = {lowered, lowered.rpartition(".")[0]}
-            asked = [pair for pair in self._questions if pair[0].lower() in names]
+            # The server's mapping of a default may have added a word: who said it all is meant first.
+            asked = self._asked(lowered) or self._asked(lowered.rpartition(".")[0])
             for subject, reply in asked:
                 self._questions.remove((subject, reply))
                 await self._refuse(reply, self._not_let("publish on", subject))
             return bool(asked)
         subjects = {sub.subject for sub in self._subs.values()}
+        self.unheard = {name: why for name, why in self.unheard.items() if name in subjects}
         for place in [name for name in subjects if name.lower() == lowered]:
             self.unheard[place] = self._not_let("listen on", place)
             for _, reply in [pair for pair in self._questions if _leads(pair[1], place)]:
                 await self._refuse(reply, self.unheard[place])
         return lowered.startswith("_inbox.")
+
+    def _asked(self, lowered: str) -> list[tuple[str, str]]:
+        return [pair for pair in self._questions if pair[0].lower() == lowered]
 
     def _not_let(self, what: str, subject: str) -> str:
         user = self.options.get("user")
