@@ -5,10 +5,12 @@ private methods, so they fit 2.16 only; each has a test that the stock class fai
 """
 
 import asyncio
+import contextlib
 import logging
 import re
+import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from nats import errors as nats_errors
@@ -24,8 +26,11 @@ MALFORMED = "Bus-Worker-Malformed"
 """A header that stands in for headers that cannot be read."""
 MALFORMED_BLOCK = f"NATS/1.0\r\n{MALFORMED}: 1\r\n\r\n".encode()
 
-REFUSED = "Bus-Worker-Refused"
-"""A header that says why the server did not let a question through; the server's own word names no question."""
+REFUSED = f"Bus-Worker-Refused-{secrets.token_hex(8)}"
+"""A header that says why the server did not let a question through; the server's own word names no question.
+
+Nobody else knows it: what a stream keeps brings headers that somebody wrote.
+"""
 VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
 REMEMBERED = 256
 """Questions that may be on their way when the server says that it refuses one."""
@@ -68,23 +73,23 @@ class HardenedClient(Client):
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: FBT001, FBT002 - as it is there
         """Kick the writer, and be cancelled where the caller is: stock goes on for somebody who has left."""
-        task = asyncio.current_task()
-        before = task.cancelling() if task else 0
-        done = await super()._flush_pending(force_flush)
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
-        return done
+        with _cancelled_as_told():
+            return await super()._flush_pending(force_flush)
+
+    async def rtt(self, *args: Any, **options: Any) -> float:
+        """Ask how far the server is, and be cancelled where the caller is."""
+        with _cancelled_as_told():
+            return await super().rtt(*args, **options)
+
+    async def flush(self, *args: Any, **options: Any) -> None:
+        """Have all that was written read by the server, and be cancelled where the caller is."""
+        with _cancelled_as_told():
+            await super().flush(*args, **options)
 
     async def request(self, *args: Any, **options: Any) -> Msg:
-        """Ask, and be cancelled where the caller is: with the answer at that very moment stock goes on for ever.
-
-        asyncio's `wait_for` swallows such a cancellation up to Python 3.11.
-        """
-        task = asyncio.current_task()
-        before = task.cancelling() if task else 0
-        msg = await super().request(*args, **options)
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
+        """Ask, and be cancelled where the caller is: with the answer at that very moment stock goes on for ever."""
+        with _cancelled_as_told():
+            msg = await super().request(*args, **options)
         if msg.headers and REFUSED in msg.headers:
             raise Refused(msg.headers[REFUSED])
         return msg
@@ -98,19 +103,22 @@ class HardenedClient(Client):
     async def _told(self, what: str, lowered: str) -> bool:
         """Whether somebody hears of a refusal, or will as soon as an answer is to come there."""
         if what == "publish":
-            # The server's mapping of a default may have added a word.
-            names = {lowered, lowered.rpartition(".")[0]}
-            asked = [pair for pair in self._questions if pair[0].lower() in names]
+            # The server's mapping of a default may have added a word: who said it all is meant first.
+            asked = self._asked(lowered) or self._asked(lowered.rpartition(".")[0])
             for subject, reply in asked:
                 self._questions.remove((subject, reply))
                 await self._refuse(reply, self._not_let("publish on", subject))
             return bool(asked)
         subjects = {sub.subject for sub in self._subs.values()}
+        self.unheard = {name: why for name, why in self.unheard.items() if name in subjects}
         for place in [name for name in subjects if name.lower() == lowered]:
             self.unheard[place] = self._not_let("listen on", place)
             for _, reply in [pair for pair in self._questions if _leads(pair[1], place)]:
                 await self._refuse(reply, self.unheard[place])
         return lowered.startswith("_inbox.")
+
+    def _asked(self, lowered: str) -> list[tuple[str, str]]:
+        return [pair for pair in self._questions if pair[0].lower() == lowered]
 
     def _not_let(self, what: str, subject: str) -> str:
         user = self.options.get("user")
@@ -229,6 +237,22 @@ class HardenedClient(Client):
     async def flush_soon(self) -> None:
         """Kick the writer."""
         await self._flush_pending()
+
+
+@contextlib.contextmanager
+def _cancelled_as_told() -> Iterator[None]:
+    """Be cancelled at the end of the block where its task was told so, whatever the block made of it.
+
+    asyncio's `wait_for` swallows a cancellation that meets what it waits for up to Python 3.11: the
+    block may then end well, or with what it read in the answer.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _leads(reply: str, place: str) -> bool:

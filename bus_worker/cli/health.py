@@ -43,7 +43,8 @@ def _place(url: str) -> SplitResult:
     try:
         place = urlsplit(url)
         known = place.scheme == "http" and place.hostname and place.port != 0
-    except ValueError:  # a port or a bracket that makes no sense
+        (place.hostname or "").encode("idna")  # as it is looked up
+    except ValueError:  # a port, a bracket or a name that makes no sense
         known = False
     if not known:
         raise SetupError(f"{url!r} is not an address such as http://127.0.0.1:8000/ready")

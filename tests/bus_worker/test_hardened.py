@@ -41,8 +41,9 @@ async def test_a_pong_after_its_flush_gave_up_does_no_harm(kind, bus_server: Nat
         assert await hears(client) is (kind is HardenedClient)
 
 
+@pytest.mark.parametrize("headers", [None, {"Status": "503"}], ids=["answer", "nobody-listens"])
 async def test_a_request_cancelled_at_the_moment_of_its_answer_is_cancelled(
-    kind, bus_server: NatsServer
+    kind, headers, bus_server: NatsServer
 ):
     async def heard(_: Msg) -> None:
         """Say nothing."""
@@ -53,10 +54,28 @@ async def test_a_request_cancelled_at_the_moment_of_its_answer_is_cancelled(
         await until(lambda: client._resp_map)
         await asyncio.sleep(0.05)
         (answer,) = client._resp_map.values()
-        answer.set_result(Msg(client))
+        answer.set_result(Msg(client, headers=headers))
         asking.cancel()
         await asyncio.wait({asking}, timeout=2)
         healed = kind is HardenedClient or sys.version_info >= (3, 12)  # by asyncio itself
+        assert asking.cancelled() is healed
+
+
+@pytest.mark.parametrize("what", ["rtt", "flush"])
+async def test_a_ping_cancelled_at_the_moment_of_its_pong_is_cancelled(
+    kind, what, bus_server: NatsServer
+):
+    async with connected(kind, bus_server.url) as client:
+        hold(bus_server.process.pid)
+        try:
+            asking = asyncio.create_task(getattr(client, what)(5))
+            await until(lambda: client._pongs)
+            client._pongs[-1].set_result(True)
+            asking.cancel()
+            await asyncio.wait({asking}, timeout=2)
+        finally:
+            bus_server.process.send_signal(signal.SIGCONT)
+        healed = kind is HardenedClient or sys.version_info >= (3, 12)
         assert asking.cancelled() is healed
 
 

@@ -13,15 +13,19 @@ import nats
 import pytest
 import pytest_asyncio
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from bus_worker import doctor
 from bus_worker.bus import Address, Forbidden, connect
 from bus_worker.client import TranscribeClient
 from bus_worker.errors import SetupError, Unavailable
-from bus_worker.hardened import Refused
+from bus_worker.hardened import HardenedClient, Refused
 from bus_worker.health import Health
+from bus_worker.jetstream import JetStream
 from bus_worker.pulls import Pulls, WorkQueue
 from bus_worker.settings import Settings
+from bus_worker.streams import make_streams
+from bus_worker.subjects import Subjects
 from bus_worker.systemd import Systemd
 from tests.helpers.deployed import Deployed, deployed, password
 from tests.helpers.house import Workers
@@ -167,6 +171,51 @@ async def test_a_caller_hears_at_once_what_it_may_not(
                 await client.transcribe(b"audio")
         with pytest.raises(Forbidden):
             await client.submit(b"audio")
+
+
+async def test_who_may_ask_is_not_told_that_another_may_not(bus: Deployed):
+    """The server may have added a word to what was asked, but not where somebody said it all."""
+    asked, refused = asyncio.Event(), asyncio.Event()
+
+    async def answer(msg: Msg) -> None:
+        asked.set()
+        await refused.wait()
+        await msg.respond(b"here")
+
+    async with connect(bus.address("worker")) as ours, asyncio.timeout(10):
+        await ours.client.subscribe("$SRV.PING.stt", cb=answer)
+        waiting = asyncio.create_task(ours.client.request("$SRV.PING.stt", timeout=60))
+        await asked.wait()
+        with pytest.raises(Refused):
+            await ours.client.request("$SRV.PING.stt.mine", timeout=60)
+        refused.set()
+        assert (await waiting).data == b"here"
+
+
+async def test_places_where_nobody_listens_any_more_are_forgotten(bus: Deployed):
+    async def heard(_: Msg) -> None:
+        """Nothing ever comes."""
+
+    async with connect(bus.address("publisher")) as ours:
+        for number in range(3):  # as each job of a user that may not follow them
+            sub = await ours.client.subscribe(f"stt.state.{number}.status", cb=heard)
+            assert await ours.confirmed()
+            await ours.unsubscribe([sub])
+        assert isinstance(ours.client, HardenedClient)
+        assert list(ours.client.unheard) == ["stt.state.2.status"]
+
+
+async def test_nobody_writes_a_refusal_that_the_server_did_not_say(bus: Deployed):
+    """What is kept brings its headers: a job would be left for later again and again."""
+    async with connect(bus.address("admin")) as admin:
+        await make_streams(admin.client, Subjects("stt"))
+    async with connect(bus.address("publisher")) as liar, connect(bus.address("worker")) as worker:
+        place = f"stt.state.{ID}.status"
+        await liar.client.publish(place, b"x", headers={"Bus-Worker-Refused": "go away"})
+        assert await liar.confirmed()
+        kept = await JetStream(worker.client).last("STT_STATE", place)
+        assert kept is not None
+        assert kept.data == b"x"
 
 
 async def test_a_worker_that_may_not_take_jobs_says_why_it_has_none(

@@ -105,7 +105,16 @@ def test_without_a_port_it_says_which_variable_is_missing(port, house: House, mo
 
 
 @pytest.mark.parametrize(
-    "url", ["https://127.0.0.1/ready", "127.0.0.1:8000", "http://", "http://[::1", "http://a:x", ""]
+    "url",
+    [
+        "https://127.0.0.1/ready",
+        "127.0.0.1:8000",
+        "http://",
+        "http://[::1",
+        "http://a:x",
+        "http://a..b",
+        "",
+    ],
 )
 def test_what_is_no_address_is_refused(url, capsys):
     assert main(["health", url or " "]) == 1
