@@ -20,5 +20,15 @@ export function proxy(request: NextRequest): NextResponse {
   return response;
 }
 
-// Pages only: what passes here has its body kept in memory, which a recording's must not be.
-export const config = { matcher: ["/"] };
+// Pages only, and only asked for without a body: what passes here has its body kept in memory, which nobody's must be.
+export const config = {
+  matcher: [
+    {
+      source: "/",
+      missing: [
+        { type: "header", key: "content-length" },
+        { type: "header", key: "transfer-encoding" },
+      ],
+    },
+  ],
+};

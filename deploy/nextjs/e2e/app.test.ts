@@ -252,6 +252,25 @@ test("the percentage moves an open page there and back, and an override goes bef
   await ready(page);
 });
 
+test("a page that nobody looks at asks nothing, and asks at once when somebody does", async () => {
+  const page = await open(app);
+  await ready(page);
+  const look = (hidden: boolean) =>
+    page.evaluate((value) => {
+      Object.defineProperty(document, "hidden", { configurable: true, value });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, hidden);
+  await look(true);
+  await page.waitForLoadState("networkidle"); // what was asked before is answered
+  let asked = 0;
+  page.on("request", (request) => (asked += Number(request.url().endsWith("/api/health"))));
+  await page.waitForTimeout(2500); // TRANSCRIPTION_CHECK_SECONDS is 1
+  expect(asked).toBe(0);
+  const asks = page.waitForRequest("**/api/health");
+  await look(false);
+  await asks;
+});
+
 test("switched off by a variable that the build did not know, in browsers with recognition of their own and without", async () => {
   const page = await open(hasty);
   expect(await indicates(page, "webspeech", "configured", "good")).toContain("switched off");

@@ -26,10 +26,12 @@ export function useProvider(first: Choice, everySeconds: number): ProviderState 
     void ask(leaving.signal).then((reply) => {
       if (!leaving.signal.aborted) setKnown(reply);
     });
-    const timer = setTimeout(check, everySeconds * 1000);
+    const timer = setInterval(() => {
+      if (!document.hidden) check(); // nobody looks; who comes back is told at once
+    }, everySeconds * 1000);
     return () => {
       leaving.abort();
-      clearTimeout(timer);
+      clearInterval(timer);
     };
   }, [asked, check, everySeconds]);
 

@@ -1,6 +1,6 @@
 // The gateway's typed client, for this server: its types are made from the gateway's own /openapi.json (npm run api-types).
 
-import { Trouble } from "@/lib/errors";
+import { Trouble, type About } from "@/lib/errors";
 import type { components, paths } from "@/lib/gateway";
 
 export type TranscriptReply = components["schemas"]["TranscriptReply"];
@@ -46,9 +46,15 @@ export async function health(connection: Connection): Promise<Health> {
     cache: "no-store",
     signal: AbortSignal.timeout(HEALTH_WITHIN_MS),
   });
-  const body = (await answer.json()) as Health | Problem;
-  if ("error" in body) throw new Trouble(body.error.code, { detail: body.error.message });
-  return body;
+  const body: unknown = await answer.json();
+  if (isHealth(body)) return body;
+  throw problem(body, {}); // the gateway's refusal, or JSON of something else: a proxy, another service
+}
+
+const STATUSES: readonly unknown[] = ["healthy", "degraded", "unhealthy"] satisfies Health["status"][];
+
+function isHealth(body: unknown): body is Health {
+  return typeof body === "object" && body !== null && "status" in body && STATUSES.includes(body.status);
 }
 
 /** What an error of the gateway's means, with its id and when to ask again. */
@@ -64,7 +70,7 @@ export async function refusal(answer: Response, requestId: string): Promise<Trou
 }
 
 /** An error as the gateway tells it, in an answer or in a stream. */
-export function problem(body: unknown, about: { requestId: string; retryAfter?: number | undefined }): Trouble {
+export function problem(body: unknown, about: About): Trouble {
   const error = (body as Partial<Problem> | null)?.error;
   if (typeof error?.code !== "string") return new Trouble("no_answer", about);
   const trouble = new Trouble(error.code, { ...about, detail: error.message });

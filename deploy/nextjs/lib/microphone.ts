@@ -24,6 +24,19 @@ export function recorderType(isSupported: (type: string) => boolean): string | u
 /** Opens the microphone and records. Throws Trouble where there is none, or it may not be used. */
 export async function record(maxDuration: number): Promise<Recording> {
   const stream = await open();
+  try {
+    return recordingOf(stream, maxDuration);
+  } catch (cause) {
+    release(stream); // nobody else could: no recording holds it
+    throw new Trouble("microphone_failed", { cause });
+  }
+}
+
+function release(stream: MediaStream): void {
+  for (const track of stream.getTracks()) track.stop();
+}
+
+function recordingOf(stream: MediaStream, maxDuration: number): Recording {
   const mimeType = recorderType((type) => MediaRecorder.isTypeSupported(type));
   const recorder = new MediaRecorder(stream, mimeType ? { mimeType } : {});
   const meter = listen(stream);
@@ -42,7 +55,7 @@ export async function record(maxDuration: number): Promise<Recording> {
     }
   };
   const ended = new Promise<void>((resolve) => recorder.addEventListener("stop", () => resolve(), { once: true })).then(async () => {
-    for (const track of stream.getTracks()) track.stop();
+    release(stream);
     await meter.close();
     return { audio: new Blob(parts, { type: recorder.mimeType.split(";")[0] ?? "" }), atLimit };
   });

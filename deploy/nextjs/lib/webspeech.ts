@@ -52,16 +52,17 @@ export const listen: Listen = ({ maxDuration, language }, tell) => {
   let atLimit = false;
   let began = performance.now();
   const seconds = () => (performance.now() - began) / 1000;
-  const limit = setTimeout(() => {
-    atLimit = true;
-    hearing.stop();
-  }, maxDuration * 1000);
+  let limit: ReturnType<typeof setTimeout> | undefined;
 
   hearing.continuous = true;
   hearing.interimResults = true;
   hearing.lang = language ?? navigator.language;
   hearing.onstart = () => {
-    began = performance.now();
+    began = performance.now(); // not before: the browser may ask for the microphone for as long as it likes
+    limit = setTimeout(() => {
+      atLimit = true;
+      hearing.stop();
+    }, maxDuration * 1000);
     tell({ kind: "recording" });
   };
   hearing.onresult = ({ results }) => tell({ kind: "partial", text: readResults(Array.from(results), segments, seconds()) });
@@ -75,7 +76,6 @@ export const listen: Listen = ({ maxDuration, language }, tell) => {
   try {
     hearing.start();
   } catch (cause) {
-    clearTimeout(limit);
     queueMicrotask(() => tell({ kind: "failed", trouble: new Trouble("speech_failed", { cause }) }));
   }
   return {

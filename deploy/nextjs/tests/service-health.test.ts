@@ -25,6 +25,14 @@ test("a gateway that refuses or is not there is a problem with a sentence", asyn
   expect(await serviceProblem({ url: "http://three.example", apiKey: "x" })).toBe("The speech service does not answer.");
 });
 
+test.each([
+  [404, { message: "no route matched" }],
+  [200, { status: "ok" }],
+])("what is not the gateway is no healthy service, whatever it answers (%d)", async (status, body) => {
+  vi.stubGlobal("fetch", () => Promise.resolve(Response.json(body, { status })));
+  expect(await serviceProblem({ url: `http://other-${status}.example`, apiKey: "" })).toBe("The speech service did not answer.");
+});
+
 test("only a service that cannot serve is a problem", () => {
   expect(problemOf({ ...WELL, status: "degraded", cache: "down" })).toBeNull();
   expect(problemOf({ ...WELL, status: "unhealthy", bus: "away" })).toMatch("bus");

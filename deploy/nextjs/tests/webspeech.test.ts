@@ -81,6 +81,20 @@ test("it ends at the limit, and after cancelling nothing is told", () => {
   expect(other.told.map(({ kind }) => kind)).toEqual(["recording"]);
 });
 
+test("the limit counts from when the microphone is open, however long the browser asked for it", () => {
+  vi.useFakeTimers();
+  const opened = vi.spyOn(Recogniser.prototype, "start").mockImplementation(() => undefined);
+  const { told, recogniser } = begin(3);
+  vi.advanceTimersByTime(10_000);
+  expect(told).toEqual([]);
+  opened.mockRestore();
+  recogniser.start();
+  vi.advanceTimersByTime(2999);
+  expect(recogniser.stop).not.toHaveBeenCalled();
+  vi.advanceTimersByTime(1);
+  expect(recogniser.stop).toHaveBeenCalledOnce();
+});
+
 test("a browser without recognition says so", async () => {
   const told: Told[] = [];
   listen({ maxDuration: 1 }, (one) => told.push(one));
