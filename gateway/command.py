@@ -115,7 +115,14 @@ def _door(settings: Settings, systemd: Systemd) -> socket.socket:
     Raises:
         SetupError: we cannot listen there.
     """
-    door = systemd.handed() or _listen(settings.api_host, settings.api_port)
+    door = systemd.handed()
+    if door is None:
+        door = _listen(settings.api_host, settings.api_port)
+    elif door.family not in {socket.AF_INET, socket.AF_INET6} or door.type != socket.SOCK_STREAM:
+        door.close()
+        raise SetupError(
+            "systemd's socket is no TCP port: ListenStream= takes an address such as 127.0.0.1:8000"
+        )
     prepare(door)
     return door
 

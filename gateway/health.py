@@ -22,6 +22,7 @@ ASK = 0.4
 WITHIN = 0.8
 """Seconds in which all is said, whoever answers."""
 CLEAR_WITHIN = 15.0
+AWAY = "the bus is away"
 STUCK_AFTER = 5.0
 """Seconds: every cancelled request has a thread that takes a moment to notice."""
 
@@ -97,8 +98,13 @@ async def ready(request: Request) -> Response:
 
 async def health(request: Request) -> Response:
     """Bus, cache and every worker; 503 where nothing can be served."""
-    client = _client(request)
-    said = _judge(client.connected, await _figures(client), request.app.state.settings.chosen_model)
+    client, unheard = _client(request), None
+    try:
+        figures = await _figures(client)
+    except BusWorkerError as exc:
+        figures, unheard = {}, exc.message
+    wanted = request.app.state.settings.chosen_model
+    said = _judge(client.connected, figures, wanted, unheard)
     return JSONResponse(said.model_dump(), status_code=503 if said.status == "unhealthy" else 200)
 
 
@@ -131,23 +137,33 @@ def _client(request: Request) -> TranscribeClient:
 async def _why_not(client: TranscribeClient) -> str | None:
     """Why nothing can be served; None where it can."""
     if not client.connected:
-        return "the bus is away"
+        return AWAY
     try:
         async with asyncio.timeout(WITHIN):
             served = await client.is_served(ASK)
-    except (TimeoutError, BusWorkerError):
-        return "the bus is away"
+    except TimeoutError:
+        return AWAY
+    except BusWorkerError as exc:
+        return AWAY if exc.retry else exc.message
     return None if served else "no worker serves"
 
 
 async def _figures(client: TranscribeClient) -> dict[str, dict[str, Any]]:
-    """What the workers say in time; nothing where the bus is away."""
+    """What the workers say in time; nothing where the bus is away.
+
+    Raises:
+        BusWorkerError: they cannot be asked, and trying again does not help.
+    """
     if not client.connected:
         return {}
     try:
         async with asyncio.timeout(WITHIN):
             return await client.figures(ASK)
-    except (TimeoutError, BusWorkerError):
+    except TimeoutError:
+        return {}
+    except BusWorkerError as exc:
+        if not exc.retry:
+            raise
         return {}
 
 
@@ -155,6 +171,7 @@ def _judge(
     connected: bool,  # noqa: FBT001 - one of the three things judged
     figures: dict[str, dict[str, Any]],
     wanted: str | None,
+    unheard: str | None,
 ) -> Health:
     read = {name: one for name in sorted(figures) if (one := figures_of(figures[name]))}
     workers = [_worker(name, one) for name, one in read.items()]
@@ -165,9 +182,9 @@ def _judge(
         f"worker {w.id} is not ready: {'; '.join(w.reasons)}" for w in workers if not w.ready
     ]
     if not connected:
-        problems.append("the bus is away")
+        problems.append(AWAY)
     elif not workers:
-        problems.append("no worker answers")
+        problems.append(unheard or "no worker answers")
     elif wanted and wanted not in models:
         problems.append(f"no worker serves the default model, {wanted}")
     if cache == "down":

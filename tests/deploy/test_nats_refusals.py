@@ -28,6 +28,7 @@ from bus_worker.streams import make_streams
 from bus_worker.subjects import Subjects
 from bus_worker.systemd import Systemd
 from tests.helpers.deployed import Deployed, deployed, password
+from tests.helpers.gateway import gateway
 from tests.helpers.house import Workers
 from tests.helpers.shell import PRETEND, shell
 
@@ -238,6 +239,16 @@ async def test_the_doctor_says_which_look_is_refused(bus: Deployed):
     assert (connected.well, len(looks)) == (True, 3)
     for look in looks:
         assert (look.well, "set NATS_INBOX_PREFIX" in look.says) == (False, True)
+
+
+async def test_a_gateway_that_may_not_hear_its_workers_says_so_however_it_is_asked(bus: Deployed):
+    who = {f"nats_{name}": value for name, value in bus.who("gateway").items()}
+    wrong = who | {"nats_inbox_prefix": "_INBOX"}
+    async with gateway(bus.url, **wrong) as door, door.caller() as http:
+        for path in ("/ready", "/health", "/stats"):
+            answer = await http.get(path)
+            assert (path, answer.status_code) == (path, 503)
+            assert "set NATS_INBOX_PREFIX" in answer.text
 
 
 async def test_setup_by_another_user_says_whose_it_is(bus: Deployed, tmp_path: Path):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -104,6 +105,23 @@ async def test_it_tells_its_version(tmp_path: Path):
     assert (process.returncode, out.decode()) == (0, f"bus-gateway {__version__}\n")
 
 
+def handed_over(door: socket.socket) -> dict[str, Any]:
+    """As systemd does it: the socket is number 3, and meant for this process alone."""
+    handed = f'exec 3<&{door.fileno()}; LISTEN_PID=$$ exec "$@"'
+    command = ("bash", "-c", handed, "sh")
+    return {"command": command, "pass_fds": [door.fileno()], "LISTEN_FDS": "1"}
+
+
+async def test_a_socket_of_systemds_that_is_no_port_is_refused_in_words(tmp_path: Path):
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "door"))
+        door.listen()
+        async with started(tmp_path, **handed_over(door)) as process:
+            _, said = await process.communicate()
+    assert process.returncode == 1
+    assert said.startswith(b"bus-gateway: systemd's socket is no TCP port: ")
+
+
 async def test_at_systemds_socket_nobody_is_turned_away_while_it_is_started_anew(tmp_path: Path):
     with (
         socket.create_server(("127.0.0.1", 0)) as door,
@@ -111,15 +129,8 @@ async def test_at_systemds_socket_nobody_is_turned_away_while_it_is_started_anew
     ):
         ear.bind(str(tmp_path / "notify"))
         ear.settimeout(5)
-        variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "LISTEN_FDS": "1"}
-        variables |= {"WATCHDOG_USEC": "2000000"}
-        # As systemd does it: the socket is number 3, and meant for this process alone.
-        handed = f'exec 3<&{door.fileno()}; LISTEN_PID=$$ exec "$@"'
-        options = {
-            "command": ("bash", "-c", handed, "sh"),
-            "pass_fds": [door.fileno()],
-            **variables,
-        }
+        variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}
+        options = handed_over(door) | variables
         url = f"http://127.0.0.1:{door.getsockname()[1]}"
         async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=20) as http:
             for _ in range(2):
