@@ -60,19 +60,24 @@ export function Recorder({ choice: first, limits, checkSeconds }: Props) {
 
 function Controls({ transcription, canSend, busy }: { transcription: Transcription; canSend: boolean; busy: boolean }) {
   const { phase, start, stop, cancel, send } = transcription;
+  const main = useRef<HTMLButtonElement>(null);
   const file = useRef<HTMLInputElement>(null);
   const recording = phase === "recording";
   const waiting = phase === "starting" || phase === "hearing";
   const press = recording ? stop : start;
+  const abandon = () => {
+    main.current?.focus(); // Cancel becomes another button, or none: the focus would go with it
+    cancel();
+  };
   return (
     <div className="controls">
       {/* One button for both, and never `disabled`, so that the keyboard's focus stays where it is. */}
-      <button type="button" className="main" id="record" onClick={waiting ? undefined : press} aria-disabled={waiting}>
+      <button ref={main} type="button" className="main" id="record" onClick={waiting ? undefined : press} aria-disabled={waiting}>
         <i className={recording ? "square" : "dot"} aria-hidden="true" />
         {recording ? "Stop" : "Record"}
       </button>
       {busy ? (
-        <button type="button" id="cancel" onClick={cancel}>
+        <button type="button" id="cancel" onClick={abandon}>
           Cancel
         </button>
       ) : (

@@ -162,6 +162,12 @@ test("on a telephone, in the dark, by keyboard alone", async () => {
   await page.keyboard.press("Escape");
   await phase(page, "idle");
   await page.keyboard.press("Enter");
+  await phase(page, "recording");
+  await page.keyboard.press("Tab"); // to Cancel, which is not there any more once it was pressed
+  await page.keyboard.press("Enter");
+  await phase(page, "idle");
+  expect(await page.evaluate(() => document.activeElement?.id)).toBe("record");
+  await page.keyboard.press("Enter");
   await page.getByRole("timer").getByText("0:04").waitFor();
   await shot(page, "narrow-recording");
   await page.keyboard.press("Enter");

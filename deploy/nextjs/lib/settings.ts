@@ -87,8 +87,8 @@ function number(name: Variable, text: string, least: number, most: number): numb
 
 function address(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (!url || !["http:", "https:"].includes(url.protocol) || url.username || url.search) {
-    throw bad("BUS_WORKER_URL", text, "an http:// or https:// address without user or query");
+  if (!url || !["http:", "https:"].includes(url.protocol) || url.username || url.password || url.search || url.hash) {
+    throw bad("BUS_WORKER_URL", text, "an http:// or https:// address without user, query or fragment");
   }
   return url.href.replace(/\/$/, "");
 }

@@ -16,6 +16,8 @@ test.each([
   [{ TRANSCRIPTION_ROLLOUT_PERCENT: "101" }, "TRANSCRIPTION_ROLLOUT_PERCENT"],
   [{ NEXT_PUBLIC_TRANSCRIPTION_PROVIDER: "Whisper" }, "must be whisper or webspeech"],
   [{ BUS_WORKER_URL: "localhost:8000" }, "BUS_WORKER_URL"],
+  [{ BUS_WORKER_URL: "http://stt.example/#base" }, "BUS_WORKER_URL"],
+  [{ BUS_WORKER_URL: "http://:sesame@stt.example/" }, "BUS_WORKER_URL"],
   [{ BUS_WORKER_TIMEOUT: "0" }, "BUS_WORKER_TIMEOUT"],
   [{ MAX_FILE_SIZE: "10MB" }, "MAX_FILE_SIZE"],
 ])("%j is refused in one sentence", (environment, words) => {
