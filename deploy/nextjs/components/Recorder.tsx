@@ -53,7 +53,7 @@ export function Recorder({ choice: first, limits, checkSeconds }: Props) {
         <Controls transcription={transcription} canSend={choice.provider === "whisper"} busy={busy} />
       </section>
       {trouble && <TroubleBox trouble={trouble} onRetry={transcription.audio && trouble.failure.retry ? transcription.retry : undefined} />}
-      {partial || transcript ? <Words partial={partial} transcript={transcript} /> : null}
+      <Words partial={partial} transcript={transcript} />
     </>
   );
 }
@@ -120,6 +120,7 @@ function TroubleBox({ trouble, onRetry }: { trouble: Trouble; onRetry: (() => vo
   );
 }
 
+/** There from the first: what is written into a live region is read out, a region that comes with its words may not be. */
 function Words({ partial, transcript }: { partial: string; transcript: Transcript | null }) {
   return (
     <section className="words" aria-label="Transcript" data-final={transcript !== null}>
