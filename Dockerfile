@@ -2,9 +2,13 @@
 # Build arguments: MODEL (`base`; empty: none, mount one at /models), CUDA (`12`: with NVIDIA's libraries), REVISION.
 # How to build, run and look after them: deploy/docker/README.md.
 
+# pip's cache is a mount and stays in no layer; hadolint sees that only where pip's own default place is mounted.
+# hadolint global ignore=DL3042
+
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    PIP_CACHE_DIR=/var/cache/pip \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 
@@ -14,7 +18,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
 FROM base AS ours
 WORKDIR /src
 COPY deploy/docker/requirements-build.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python -m venv /opt/venv && /opt/venv/bin/pip install --require-hashes --requirement requirements-build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY bus_worker bus_worker
@@ -27,20 +31,20 @@ RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation --pr
 # tests (80 MB of the worker's) stay behind.
 FROM base AS gateway-libraries
 COPY deploy/docker/requirements-gateway.txt /
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --require-hashes --requirement /requirements-gateway.txt
 
 FROM base AS worker-libraries
 COPY deploy/docker/requirements-worker.txt deploy/docker/requirements-cuda.txt /
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --require-hashes --requirement /requirements-worker.txt \
     && find /opt/venv/lib -name tests -type d -prune -exec rm -r {} +
 # CTranslate2's wheel opens cuBLAS of CUDA 12 and cuDNN 9 where it finds a GPU; faster-whisper's page names these packages.
 # The driver comes from the machine (NVIDIA's container toolkit). No GPU has seen this variant yet.
 ARG CUDA=""
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     case "$CUDA" in \
         "") ;; \
         12) pip --python /opt/venv/bin/python install --require-hashes --requirement /requirements-cuda.txt ;; \
@@ -53,7 +57,7 @@ FROM worker-libraries AS model
 COPY deploy/docker/requirements-model-base.txt /
 ARG MODEL=base
 COPY --from=ours /ours /opt/venv
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     mkdir /models \
     && if [ "$MODEL" = base ]; then \
         pip --python /opt/venv/bin/python install --require-hashes --requirement /requirements-model-base.txt; \
